@@ -1,0 +1,58 @@
+# The two commands: `make run` shows acre at work, `make test` proves it. CMake does the building; this file names the
+# errands. Everything that is missing and that Debian packages, tools/ensure.sh installs.
+
+MAKEFLAGS += --no-print-directory
+CMAKE_BUILD := tools/build.sh
+PREFIX ?= /usr/local
+
+NEEDS_BUILD := cc:gcc cmake:cmake ninja:ninja-build
+NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-config:pkg-config
+
+.PHONY: build run test debug asan tsan soak oracle bench install clean help needs-build needs-test
+
+build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
+	@$(CMAKE_BUILD) release
+
+run: build ## redis under redis-benchmark, on acre and on the system's malloc
+	@tools/run-redis.sh
+
+test: needs-test ## all tests: release, then unit and stress tests under the sanitizers
+	@tools/test.sh
+
+debug: needs-test ## build and test with asserts, unoptimised
+	@$(CMAKE_BUILD) debug
+	@ctest --preset debug
+
+asan: needs-test ## build and test under the address and undefined behaviour sanitizers
+	@$(CMAKE_BUILD) asan
+	@ctest --preset asan
+
+tsan: needs-test ## build and test under the thread sanitizer
+	@$(CMAKE_BUILD) tsan
+	@ctest --preset tsan
+
+soak: needs-test ## every stress test for ten minutes
+	@$(CMAKE_BUILD) release
+	@ctest --preset release -C Soak -L '^soak$$' --no-tests=error
+
+oracle: needs-test ## every oracle test with ten million operations
+	@$(CMAKE_BUILD) release
+	@ctest --preset release -C Oracle -L '^oracle$$' --no-tests=error
+
+bench: build ## the benchmarks (bench/README.md)
+	@if [ -x bench/run.sh ]; then bench/run.sh; else echo "bench/run.sh is not there" >&2; exit 1; fi
+
+install: build ## into PREFIX (default /usr/local); DESTDIR is respected
+	@cmake --install build --prefix $(PREFIX)
+
+clean: ## remove every build folder
+	rm -rf build build-debug build-asan build-tsan
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+needs-build:
+	@tools/ensure.sh $(NEEDS_BUILD)
+
+needs-test:
+	@tools/ensure.sh $(NEEDS_TEST)

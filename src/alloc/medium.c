@@ -1,0 +1,562 @@
+/* medium: see medium.h. */
+#include "alloc/medium.h"
+
+#include <string.h>
+
+#include "os/os.h"
+#include "page/arena.h"
+
+static const struct tier {
+    uint32_t granule_log2;
+    uint32_t unit_log2; /* every block is larger than a unit, so at most one starts in each */
+    size_t size_max;
+} tiers[MEDIUM_TIERS] = {
+    {8, 12, 128 * KIB},
+    {12, 17, 1 * MIB},
+    {16, 20, MEDIUM_SIZE_MAX},
+};
+
+static uint32_t tier_of(size_t bytes) { return bytes <= tiers[0].size_max ? 0 : bytes <= tiers[1].size_max ? 1 : 2; }
+
+/* A block must be larger than its tier's unit: alignment alone can send a small request here. */
+static size_t smallest_block(uint32_t t)
+{
+    return ((size_t)1 << tiers[t].unit_log2) + ((size_t)1 << tiers[t].granule_log2);
+}
+
+size_t medium_round(size_t bytes)
+{
+    if (bytes < smallest_block(0)) bytes = smallest_block(0);
+    size_t granule = (size_t)1 << tiers[tier_of(bytes)].granule_log2;
+    size_t step = ((size_t)1 << bits_highest(bytes)) / 64;
+    return align_up(bytes, step > granule ? step : granule);
+}
+
+static void enter(medium *m)
+{
+    if (!m->single_thread) lock_acquire(&m->lock);
+}
+static void leave(medium *m)
+{
+    if (!m->single_thread) lock_release(&m->lock);
+}
+static bool wrong_thread(const medium *m) { return m->single_thread && m->single_thread != os_thread_id(); }
+
+void medium_init(medium *m, void *heap, const acre_provider *provider, account *acc, page_policy policy,
+                 bool single_thread, size_t named_align)
+{
+    memset(m, 0, sizeof *m);
+    m->heap = heap;
+    m->provider = provider;
+    m->account = acc;
+    m->policy = policy;
+    m->single_thread = single_thread ? os_thread_id() : 0;
+    m->named_align_log2 = named_align > 1 ? (uint8_t)bits_highest(named_align) : 0;
+}
+
+/* --- ranges ----------------------------------------------------------------------------------------------------- */
+
+static void *nodes_grow(void *context, unsigned part, void *old, size_t old_bytes, size_t new_bytes)
+{
+    (void)old, (void)old_bytes;
+    medium_range *r = context;
+    char *at = r->nodes_at + part * r->node_part_bytes;
+    return new_bytes <= r->node_part_bytes && arena_commit(at, new_bytes) ? at : NULL;
+}
+
+static size_t pages_in(size_t bytes) { return (bytes + MEDIUM_PAGE_BYTES - 1) >> MEDIUM_PAGE_SHIFT; }
+
+static void release_range(medium_range *r)
+{
+    coalesce_destroy(&r->core);
+    space_give(r->base);
+    arena_release(r->tables, r->table_bytes);
+    arena_free(r, sizeof *r);
+}
+
+static medium_range *add_range(medium *m, uint32_t t)
+{
+    medium_range *r = arena_alloc(sizeof *r);
+    if (!r) return NULL;
+    uint32_t regions = (uint32_t)(MEDIUM_RANGE_BYTES / region_bytes());
+    if (regions > the_space.region_count / 10) regions = the_space.region_count / 10;
+    if (regions == 0) regions = 1;
+    r->base = space_take(SPACE_BLOCKS, regions, REGION_MEDIUM, r);
+    if (!r->base && regions > 1) r->base = space_take(SPACE_BLOCKS, regions = 1, REGION_MEDIUM, r);
+    if (!r->base) goto free_range;
+    r->owner = m;
+    r->tier = t;
+    r->bytes = regions * region_bytes();
+    r->granule_log2 = tiers[t].granule_log2;
+    r->unit_log2 = tiers[t].unit_log2;
+
+    size_t units = (r->bytes >> r->unit_log2) + 1;
+    size_t handle_bytes = align_up(units * sizeof *r->handle, ACRE_CACHE_LINE);
+    size_t page_bytes = align_up(pages_in(r->bytes) * sizeof *r->pages, ACRE_CACHE_LINE);
+    size_t touched_bytes = align_up((r->bytes >> CHUNK_SHIFT) / 8 + 8, ACRE_CACHE_LINE);
+    size_t head_bytes = align_up(page_bytes + touched_bytes + handle_bytes, os_page_bytes());
+    /* Nodes: blocks and the holes between them, and the core's table of sizes in front. */
+    r->node_part_bytes = align_up(2 * (units + 1) * sizeof(coalesce_node) + 64 * KIB, os_page_bytes());
+    uint32_t parts = m->named_align_log2 > r->granule_log2 ? 2 : 1;
+    r->table_bytes = head_bytes + parts * r->node_part_bytes;
+    r->tables = arena_reserve(r->table_bytes);
+    if (!r->tables) goto give_space;
+    if (!arena_commit(r->tables, head_bytes)) goto release_tables;
+    r->pages = r->tables;
+    r->touched = (uint64_t *)(void *)((char *)r->tables + page_bytes);
+    r->handle = (uint32_t *)(void *)((char *)r->tables + page_bytes + touched_bytes);
+    r->nodes_at = (char *)r->tables + head_bytes;
+
+    coalesce_options options = {.memory = {r, nodes_grow, NULL}, .exact_sizes = 1024};
+    if (parts == 2) options.extra_align_log2[0] = (uint8_t)(m->named_align_log2 - r->granule_log2);
+    if (!coalesce_init(&r->core, &options)) goto release_tables;
+    r->next = m->ranges[t];
+    m->ranges[t] = r;
+    return r;
+
+release_tables:
+    arena_release(r->tables, r->table_bytes);
+give_space:
+    space_give(r->base);
+free_range:
+    arena_free(r, sizeof *r);
+    return NULL;
+}
+
+/* Extends the range space by space until the block fits or the range is used up; 0: it does not fit. */
+static uint32_t grow_range(medium_range *r, uint32_t granules, unsigned align_log2)
+{
+    uint32_t space = (uint32_t)(MEDIUM_SPACE_BYTES >> r->granule_log2), end = (uint32_t)(r->bytes >> r->granule_log2);
+    while (r->core.capacity < end) {
+        uint32_t left = end - r->core.capacity, offset;
+        if (!coalesce_extend(&r->core, r->core.capacity + (left < space ? left : space))) return 0;
+        uint32_t node = coalesce_alloc(&r->core, granules, align_log2, &offset);
+        if (node) return node;
+    }
+    return 0;
+}
+
+/* Makes a node in one of the tier's ranges; 0: no room or no memory. */
+static uint32_t find_room(medium *m, uint32_t t, uint32_t granules, unsigned align_log2, medium_range **range)
+{
+    uint32_t offset, node;
+    for (medium_range *r = *range = m->ranges[t]; r; r = *range = r->next)
+        if ((node = coalesce_alloc(&r->core, granules, align_log2, &offset)) != 0) return node;
+    for (medium_range *r = *range = m->ranges[t]; r; r = *range = r->next)
+        if ((node = grow_range(r, granules, align_log2)) != 0) return node;
+    /* A range that could not hold the block even when empty would be of no use. */
+    medium_range *r = *range = add_range(m, t);
+    if (!r || (node = grow_range(r, granules, align_log2)) != 0) return r ? node : 0;
+    m->ranges[t] = r->next;
+    release_range(r);
+    return 0;
+}
+
+/* --- pages ------------------------------------------------------------------------------------------------------ */
+
+static void empty_push(medium *m, medium_page *page, uint32_t now)
+{
+    page->emptied_ms = now;
+    page->listed = 1;
+    page->prev = NULL;
+    page->next = m->empty_head;
+    if (m->empty_head) m->empty_head->prev = page;
+    else m->empty_tail = page;
+    m->empty_head = page;
+    m->cached += MEDIUM_PAGE_BYTES;
+}
+
+static void empty_remove(medium *m, medium_page *page)
+{
+    if (page->prev) page->prev->next = page->next;
+    else m->empty_head = page->next;
+    if (page->next) page->next->prev = page->prev;
+    else m->empty_tail = page->prev;
+    page->listed = 0;
+    m->cached -= MEDIUM_PAGE_BYTES;
+}
+
+static size_t page_end(const medium_range *r, size_t page)
+{
+    size_t end = (page + 1) << MEDIUM_PAGE_SHIFT;
+    return end < r->bytes ? end : r->bytes;
+}
+
+/* Forgets that the 64 KiB pieces of [from, to) were touched; returns the bytes that had been. */
+static size_t untouch(medium_range *r, size_t from, size_t to)
+{
+    size_t bytes = 0;
+    for (size_t i = from >> CHUNK_SHIFT; i < to >> CHUNK_SHIFT; i++) {
+        uint64_t bit = (uint64_t)1 << (i & 63);
+        if (r->touched[i >> 6] & bit) bytes += CHUNK_BYTES;
+        r->touched[i >> 6] &= ~bit;
+    }
+    return bytes;
+}
+
+static void leave_pages(medium *m, medium_range *r, size_t from, size_t to)
+{
+    uint32_t now = (uint32_t)os_now_ms();
+    for (size_t i = from >> MEDIUM_PAGE_SHIFT; i <= (to - 1) >> MEDIUM_PAGE_SHIFT; i++)
+        if (--r->pages[i].live == 0) empty_push(m, &r->pages[i], now);
+}
+
+/* One more block touches the pages of [from, to). False: a provider refused, nothing has changed. */
+static bool enter_pages(medium *m, medium_range *r, size_t from, size_t to)
+{
+    size_t first = from >> MEDIUM_PAGE_SHIFT, last = (to - 1) >> MEDIUM_PAGE_SHIFT;
+    for (size_t i = first; i <= last; i++) {
+        medium_page *page = &r->pages[i];
+        if (!page->committed) {
+            size_t start = i << MEDIUM_PAGE_SHIFT, bytes = page_end(r, i) - start;
+            if (!provider_commit(m->provider, r->base + start, bytes)) {
+                if (i > first) leave_pages(m, r, from, i << MEDIUM_PAGE_SHIFT);
+                return false;
+            }
+            page->committed = 1;
+            m->committed += MEDIUM_PAGE_BYTES;
+        } else if (page->listed) {
+            empty_remove(m, page);
+        }
+        page->live++;
+    }
+    return true;
+}
+
+static medium_range *range_of_page(medium *m, const medium_page *page)
+{
+    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
+        for (medium_range *r = m->ranges[t]; r; r = r->next)
+            if (page >= r->pages && page < r->pages + pages_in(r->bytes)) return r;
+    return NULL;
+}
+
+/* An empty page goes back. False: the provider would not have it. */
+static bool decommit_page(medium *m, medium_page *page)
+{
+    medium_range *r = range_of_page(m, page);
+    size_t i = (size_t)(page - r->pages), start = i << MEDIUM_PAGE_SHIFT, end = page_end(r, i);
+    if (!provider_decommit(m->provider, r->base + start, end - start)) return false;
+    empty_remove(m, page);
+    page->committed = 0;
+    m->committed -= MEDIUM_PAGE_BYTES;
+    m->given_back += untouch(r, start, end);
+    return true;
+}
+
+static void give_back(medium *m, size_t keep_bytes, uint32_t now, uint32_t delay_ms, unsigned most)
+{
+    while (most-- > 0 && m->empty_tail &&
+           (m->cached > keep_bytes || (uint32_t)(now - m->empty_tail->emptied_ms) >= delay_ms)) {
+        medium_page *page = m->empty_tail;
+        if (decommit_page(m, page)) continue;
+        empty_remove(m, page); /* not now: try again after the others */
+        empty_push(m, page, now);
+        return;
+    }
+}
+
+/* --- blocks ----------------------------------------------------------------------------------------------------- */
+
+medium_range *medium_range_of(const void *p)
+{
+    if (!space_contains(p)) return NULL;
+    region *g = region_of(p);
+    return region_kind_of(g) == REGION_MEDIUM ? g->owner : NULL;
+}
+
+uint32_t medium_node(const medium_range *r, const void *p)
+{
+    size_t offset = (size_t)((const char *)p - r->base);
+    uint32_t node = r->handle[offset >> r->unit_log2];
+    if (node == 0 || !coalesce_is_used(&r->core, node)) return 0;
+    return (size_t)coalesce_offset(&r->core, node) << r->granule_log2 == offset ? node : 0;
+}
+
+const void *medium_site(const medium_range *r, uint32_t node)
+{
+    return (const void *)(uintptr_t)(coalesce_tag(&r->core, node) & ~(uint64_t)MEDIUM_SITE_CACHED);
+}
+
+bool medium_set_cached(medium_range *r, uint32_t node, bool cached)
+{
+    uint64_t tag = coalesce_tag(&r->core, node);
+    if ((tag & MEDIUM_SITE_CACHED) == (cached ? MEDIUM_SITE_CACHED : 0)) return false;
+    coalesce_set_tag(&r->core, node, tag ^ MEDIUM_SITE_CACHED);
+    return true;
+}
+
+/* Clears those 64 KiB pieces of the block that were touched before; `touched` holds their old bits from `from` on. */
+static void clear_touched(char *base, size_t from, size_t to, const uint64_t *touched)
+{
+    size_t first_word = from >> (CHUNK_SHIFT + 6);
+    for (size_t at = from; at < to;) {
+        size_t i = at >> CHUNK_SHIFT, end = (i + 1) << CHUNK_SHIFT;
+        if (end > to) end = to;
+        if ((touched[(i >> 6) - first_word] >> (i & 63)) & 1) memset(base + at, 0, end - at);
+        at = end;
+    }
+}
+
+/* Saves the touched bits of [from, to) (into `old` when it is not NULL), then sets them. */
+static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
+{
+    size_t first = from >> CHUNK_SHIFT, last = (to - 1) >> CHUNK_SHIFT;
+    for (size_t w = first >> 6; w <= last >> 6; w++) {
+        if (old) old[w - (first >> 6)] = r->touched[w];
+        uint64_t mask = ~(uint64_t)0;
+        if (w == first >> 6) mask &= ~bits_mask(first & 63);
+        if (w == last >> 6) mask &= bits_mask((last & 63) + 1);
+        r->touched[w] |= mask;
+    }
+}
+
+void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
+{
+    if (bytes > MEDIUM_SIZE_MAX || align > region_bytes() || wrong_thread(m)) return NULL;
+    size_t size = medium_round(bytes);
+    uint32_t t = tier_of(size);
+    uint32_t granule_log2 = tiers[t].granule_log2;
+    unsigned align_log2 = align > ((size_t)1 << granule_log2) ? bits_highest(align) - granule_log2 : 0;
+    if (!account_charge(m->account, size)) return NULL;
+
+    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
+    char *p = NULL;
+    medium_range *r = NULL;
+    size_t from = 0;
+    enter(m);
+    uint32_t node = find_room(m, t, (uint32_t)(size >> granule_log2), align_log2, &r);
+    if (node == 0) goto out;
+    from = (size_t)coalesce_offset(&r->core, node) << granule_log2;
+    if (!enter_pages(m, r, from, from + size)) {
+        coalesce_free(&r->core, node);
+        goto out;
+    }
+    touch(r, from, from + size, old_touched);
+    r->handle[from >> r->unit_log2] = node;
+    if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site & ~(uint64_t)MEDIUM_SITE_CACHED);
+    p = r->base + from;
+out:
+    leave(m);
+    if (!p) {
+        account_credit(m->account, size);
+        return NULL;
+    }
+    if (zero) {
+        if (provider_can(m->provider, ACRE_COMES_ZEROED)) clear_touched(r->base, from, from + bytes, old_touched);
+        else memset(p, 0, bytes);
+    }
+    return p;
+}
+
+acre_status medium_free(medium *m, void *p)
+{
+    if (wrong_thread(m)) return ACRE_WRONG_THREAD;
+    medium_range *r = medium_range_of(p);
+    if (!r || r->owner != m) return ACRE_FOREIGN_POINTER;
+    enter(m);
+    size_t from = (size_t)((char *)p - r->base);
+    uint32_t node = medium_node(r, p);
+    if (node == 0) {
+        uint32_t stale = r->handle[from >> r->unit_log2];
+        leave(m);
+        return stale ? ACRE_DOUBLE_FREE : ACRE_FOREIGN_POINTER;
+    }
+    size_t size = medium_block_bytes(r, node);
+    coalesce_free(&r->core, node);
+    leave_pages(m, r, from, from + size);
+    uint64_t now = os_now_ms();
+    if (m->cached > m->policy.cache_bytes_max || now - m->checked_ms >= m->policy.delay_ms / 8) {
+        m->checked_ms = now;
+        give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, 8);
+    }
+    leave(m);
+    account_credit(m->account, size);
+    return ACRE_OK;
+}
+
+bool medium_resize(medium *m, void *p, size_t bytes)
+{
+    medium_range *r = medium_range_of(p);
+    if (!r || r->owner != m || wrong_thread(m) || bytes > tiers[r->tier].size_max) return false;
+    if (bytes < smallest_block(r->tier)) bytes = smallest_block(r->tier);
+    size_t size = align_up(medium_round(bytes), (size_t)1 << r->granule_log2);
+    bool ok = false;
+    enter(m);
+    uint32_t node = medium_node(r, p);
+    if (node == 0) goto out;
+    size_t before = medium_block_bytes(r, node), from = (size_t)((char *)p - r->base);
+    ok = size == before;
+    if (ok) goto out;
+    if (size > before) {
+        if (!account_charge(m->account, size - before)) goto out;
+        if (!coalesce_resize(&r->core, node, (uint32_t)(size >> r->granule_log2))) goto credit;
+        /* Pages that the block did not touch yet: from the one after its last on. */
+        size_t fresh = align_up(from + before, MEDIUM_PAGE_BYTES);
+        if (fresh < from + size && !enter_pages(m, r, fresh, from + size)) {
+            coalesce_resize(&r->core, node, (uint32_t)(before >> r->granule_log2));
+            goto credit;
+        }
+        touch(r, from + before, from + size, NULL);
+        ok = true;
+        goto out;
+    credit:
+        account_credit(m->account, size - before);
+        goto out;
+    }
+    ok = coalesce_resize(&r->core, node, (uint32_t)(size >> r->granule_log2));
+    if (ok) {
+        size_t gone = align_up(from + size, MEDIUM_PAGE_BYTES);
+        if (gone < from + before) leave_pages(m, r, gone, from + before);
+        account_credit(m->account, before - size);
+    }
+out:
+    leave(m);
+    return ok;
+}
+
+/* --- the whole of it -------------------------------------------------------------------------------------------- */
+
+/* The touched 64 KiB pieces of a hole go back while the pages around them stay. */
+static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to)
+{
+    size_t bytes = 0;
+    from = align_up(from, CHUNK_BYTES);
+    to = align_down(to, CHUNK_BYTES);
+    for (size_t at = from; at < to;) {
+        size_t end = at;
+        while (end < to && ((r->touched[end >> (CHUNK_SHIFT + 6)] >> ((end >> CHUNK_SHIFT) & 63)) & 1)) end += CHUNK_BYTES;
+        if (end == at) {
+            at += CHUNK_BYTES;
+            continue;
+        }
+        if (provider_decommit(m->provider, r->base + at, end - at) &&
+            provider_commit(m->provider, r->base + at, end - at))
+            bytes += untouch(r, at, end);
+        at = end;
+    }
+    return bytes;
+}
+
+size_t medium_trim(medium *m, size_t keep_bytes)
+{
+    enter(m);
+    uint64_t before = m->given_back;
+    give_back(m, keep_bytes, (uint32_t)os_now_ms(), UINT32_MAX, UINT32_MAX);
+    size_t page = provider_page_bytes(m->provider);
+    for (uint32_t t = 0; t < MEDIUM_TIERS && keep_bytes == 0; t++) {
+        for (medium_range **link = &m->ranges[t]; *link;) {
+            medium_range *r = *link;
+            if (provider_can(m->provider, ACRE_CAN_DECOMMIT) && page <= CHUNK_BYTES)
+                for (uint32_t n = coalesce_first(&r->core); n; n = coalesce_next(&r->core, n))
+                    if (coalesce_is_hole(&r->core, n)) {
+                        size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
+                        m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n));
+                    }
+            /* Free spaces leave the end of the range; an empty range goes back to the space. */
+            uint32_t last = coalesce_last(&r->core);
+            uint32_t space = (uint32_t)(MEDIUM_SPACE_BYTES >> r->granule_log2);
+            if (last && coalesce_is_hole(&r->core, last)) {
+                uint32_t end = (uint32_t)align_up(coalesce_offset(&r->core, last), space);
+                if (end < r->core.capacity) coalesce_shrink(&r->core, end);
+            }
+            bool backed = false;
+            for (size_t i = 0; i < pages_in(r->bytes); i++) backed = backed || r->pages[i].committed;
+            if (r->core.block_count == 0 && !backed) {
+                *link = r->next;
+                release_range(r);
+                continue;
+            }
+            link = &r->next;
+        }
+    }
+    size_t bytes = (size_t)(m->given_back - before);
+    leave(m);
+    return bytes;
+}
+
+void medium_tick(medium *m)
+{
+    if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
+    uint64_t now = os_now_ms();
+    m->checked_ms = now;
+    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, 4);
+    leave(m);
+}
+
+void medium_destroy(medium *m)
+{
+    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
+        while (m->ranges[t]) {
+            medium_range *r = m->ranges[t];
+            m->ranges[t] = r->next;
+            for (size_t i = 0; i < pages_in(r->bytes); i++)
+                if (r->pages[i].committed) {
+                    size_t start = i << MEDIUM_PAGE_SHIFT;
+                    provider_decommit(m->provider, r->base + start, page_end(r, i) - start);
+                }
+            account_credit(m->account, (size_t)r->core.used << r->granule_log2);
+            release_range(r);
+        }
+    bool single = m->single_thread != 0;
+    size_t named = m->named_align_log2 ? (size_t)1 << m->named_align_log2 : 0;
+    medium_init(m, m->heap, m->provider, m->account, m->policy, single, named);
+}
+
+void medium_usage_read(medium *m, medium_usage *usage)
+{
+    memset(usage, 0, sizeof *usage);
+    enter(m);
+    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
+        for (medium_range *r = m->ranges[t]; r; r = r->next) {
+            usage->used += (size_t)r->core.used << r->granule_log2;
+            usage->blocks += r->core.block_count;
+            usage->metadata += (r->core.node_touched + 1) * sizeof(coalesce_node);
+            usage->metadata += ((size_t)r->core.capacity << r->granule_log2 >> r->unit_log2) * sizeof *r->handle;
+            size_t hole = (size_t)coalesce_largest_hole(&r->core) << r->granule_log2;
+            if (hole > usage->largest_hole) usage->largest_hole = hole;
+        }
+    usage->committed = m->committed;
+    usage->cached = m->cached;
+    usage->given_back = m->given_back;
+    leave(m);
+}
+
+void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t bytes, const void *site), void *context)
+{
+    enter(m);
+    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
+        for (medium_range *r = m->ranges[t]; r; r = r->next)
+            for (uint32_t n = coalesce_first(&r->core); n; n = coalesce_next(&r->core, n))
+                if (coalesce_is_used(&r->core, n) && !(coalesce_tag(&r->core, n) & MEDIUM_SITE_CACHED))
+                    visit(context, r->base + ((size_t)coalesce_offset(&r->core, n) << r->granule_log2),
+                          medium_block_bytes(r, n), medium_site(r, n));
+    leave(m);
+}
+
+bool medium_check(medium *m)
+{
+    bool ok = true;
+    size_t committed = 0, cached = 0;
+    enter(m);
+    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
+        for (medium_range *r = m->ranges[t]; r; r = r->next) {
+            ok = ok && coalesce_check(&r->core) == NULL;
+            for (uint32_t n = coalesce_first(&r->core); ok && n; n = coalesce_next(&r->core, n)) {
+                if (!coalesce_is_used(&r->core, n)) continue;
+                size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
+                ok = r->handle[from >> r->unit_log2] == n;
+                size_t last = (from + medium_block_bytes(r, n) - 1) >> MEDIUM_PAGE_SHIFT;
+                for (size_t i = from >> MEDIUM_PAGE_SHIFT; ok && i <= last; i++)
+                    ok = r->pages[i].live > 0 && r->pages[i].committed;
+            }
+            for (size_t i = 0; i < pages_in(r->bytes); i++) {
+                committed += r->pages[i].committed ? MEDIUM_PAGE_BYTES : 0;
+                cached += r->pages[i].listed ? MEDIUM_PAGE_BYTES : 0;
+                ok = ok && (r->pages[i].live == 0 || !r->pages[i].listed);
+            }
+        }
+    ok = ok && committed == m->committed && cached == m->cached;
+    leave(m);
+    return ok;
+}

@@ -1,0 +1,118 @@
+/* medium: blocks over 4 KiB up to 32 MiB, split and coalesced by best fit, on 2 MiB pages that come and go.
+ *
+ *   tier   sizes              granule   one block at most starts in each   (the coalesce heaps of the seed)
+ *    0     4 KiB – 128 KiB     256 B     4 KiB
+ *    1     128 KiB – 1 MiB     4 KiB     128 KiB
+ *    2     1 MiB – 32 MiB      64 KiB    1 MiB
+ *
+ * Small and big blocks do not share a range: a small one would sit in the middle of what a big one needs. A *range* is
+ * a run of regions (768 MiB where there is room) that one coalescing core (alloc/coalesce.h) manages; it grows by
+ * *spaces* of 32 MiB as it fills, and cuts the free ones off its end on trim; when all ranges of a tier are full the
+ * tier gets another one. Beside the core stand three tables by address:
+ *
+ *   handle[offset / unit]   node of the block that starts there: an address finds its block by one load
+ *   live[page]              blocks that touch the 2 MiB page; at 0 the page can go back to the system, wherever it lies
+ *   touched[64 KiB]         a bit: may hold something other than zero, so that zeroed memory is not cleared again
+ *
+ * Empty pages stay committed for a while and go back oldest first: by age, by budget, on trim (which also gives back
+ * the whole untouched-by-blocks 64 KiB pieces inside of pages in use).
+ *
+ * The memory itself is never touched, but for clearing on request. Thread-safe (LOCK_RANK_MEDIUM, one lock per medium)
+ * unless single_thread, which takes no lock at all. Cost: O(log n) plus one counter per 2 MiB page of the block. */
+#ifndef ACRE_ALLOC_MEDIUM_H
+#define ACRE_ALLOC_MEDIUM_H
+
+#include "alloc/account.h"
+#include "alloc/coalesce.h"
+#include "page/page_pool.h"
+
+enum { MEDIUM_TIERS = 3, MEDIUM_PAGE_SHIFT = 21, MEDIUM_SITE_CACHED = 1 };
+#define MEDIUM_PAGE_BYTES ((size_t)1 << MEDIUM_PAGE_SHIFT)
+#define MEDIUM_SPACE_BYTES (32 * MIB)
+#define MEDIUM_RANGE_BYTES (768 * MIB)
+#define MEDIUM_SIZE_MAX (32 * MIB)
+
+typedef struct medium_page { /* a page's place in its medium's list of empty, committed pages */
+    uint32_t emptied_ms;
+    uint16_t live; /* blocks that touch it */
+    uint8_t committed, listed;
+    struct medium_page *next, *prev;
+} medium_page;
+
+typedef struct medium_range {
+    struct medium *owner;
+    struct medium_range *next;
+    char *base;
+    size_t bytes;
+    uint32_t tier;
+    uint32_t granule_log2, unit_log2;
+    uint32_t *handle;
+    medium_page *pages;
+    uint64_t *touched;
+    void *tables;       /* the three above and the core's nodes, one reservation */
+    size_t table_bytes;
+    char *nodes_at;     /* where the core's parts live: part i at nodes_at + i * node_part_bytes */
+    size_t node_part_bytes;
+    coalesce core;
+} medium_range;
+
+typedef struct medium_usage {
+    size_t used;      /* bytes in blocks, rounding included */
+    size_t blocks;
+    size_t committed; /* bytes of 2 MiB pages with memory behind them */
+    size_t cached;    /* thereof pages without a block */
+    size_t metadata;
+    size_t largest_hole;
+    uint64_t given_back;
+} medium_usage;
+
+typedef struct medium {
+    lock lock;
+    const acre_provider *provider;
+    account *account;
+    void *heap;
+    page_policy policy;
+    uintptr_t single_thread; /* id of the only thread that may use it; 0 = any, with the lock */
+    uint8_t named_align_log2; /* log2 of an alignment in bytes that gets an exact index; 0 = none */
+    medium_range *ranges[MEDIUM_TIERS];
+    medium_page *empty_head, *empty_tail; /* committed pages without a block, most recently emptied first */
+    size_t cached, committed;
+    uint64_t given_back, checked_ms;
+} medium;
+
+/* named_align: requests aligned to it are served by exact best fit, too (a power of two; 0 = none). */
+void medium_init(medium *m, void *heap, const acre_provider *provider, account *acc, page_policy policy,
+                 bool single_thread, size_t named_align);
+
+/* The size that a request takes up: at least a granule's multiple, and coarser by 1/64 of its size so that freed
+ * blocks fit again; 0.8% more than asked for on average. bytes <= MEDIUM_SIZE_MAX. */
+size_t medium_round(size_t bytes);
+
+/* bytes: 1 … MEDIUM_SIZE_MAX; align: a power of two <= 1 MiB; zero: the block reads zero (memory that is known to be zero
+ * is not cleared). site: an address to remember with the block, or NULL. NULL: no memory, no address space, budget. */
+void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site);
+/* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
+acre_status medium_free(medium *m, void *p);
+/* Grows or shrinks where it lies; false: no room, nothing has changed. p: a live block. */
+bool medium_resize(medium *m, void *p, size_t bytes);
+
+/* The range that p lies in, NULL: none. */
+medium_range *medium_range_of(const void *p);
+/* The node of the live block that starts at p, 0: none. Lock-free; the caller holds the block. */
+uint32_t medium_node(const medium_range *r, const void *p);
+static inline size_t medium_block_bytes(const medium_range *r, uint32_t node)
+{
+    return (size_t)coalesce_size(&r->core, node) << r->granule_log2;
+}
+const void *medium_site(const medium_range *r, uint32_t node);
+/* A thread cache holds the block, or no longer does. False: it was already so. */
+bool medium_set_cached(medium_range *r, uint32_t node, bool cached);
+
+size_t medium_trim(medium *m, size_t keep_bytes);
+void medium_tick(medium *m);
+void medium_destroy(medium *m);
+bool medium_check(medium *m);
+void medium_usage_read(medium *m, medium_usage *usage);
+void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t bytes, const void *site), void *context);
+
+#endif

@@ -1,0 +1,38 @@
+/* bits: the few bit tricks that every layer shares.
+ *
+ * Plain inline functions, no state, nothing that allocates or calls the system. Names say the question that is asked;
+ * each one states its precondition, because most of the builtins behind them are undefined at zero. */
+#ifndef ACRE_BASE_BITS_H
+#define ACRE_BASE_BITS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+#define GIB ((size_t)1 << 30)
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define ACRE_NOINLINE __attribute__((noinline))
+#define ACRE_CACHE_LINE 64
+
+/* x != 0 */
+static inline unsigned bits_lowest(uint64_t x) { return (unsigned)__builtin_ctzll(x); }
+/* x != 0 */
+static inline unsigned bits_highest(uint64_t x) { return 63u - (unsigned)__builtin_clzll(x); }
+static inline unsigned bits_count(uint64_t x) { return (unsigned)__builtin_popcountll(x); }
+/* A word whose lowest n bits are set, 0 <= n <= 64. */
+static inline uint64_t bits_mask(unsigned n) { return n >= 64 ? ~(uint64_t)0 : (((uint64_t)1 << n) - 1); }
+
+static inline bool is_power_of_two(size_t x) { return x != 0 && (x & (x - 1)) == 0; }
+/* align: a power of two. The caller rules out overflow. */
+static inline uint64_t align_up(uint64_t x, uint64_t align) { return (x + align - 1) & ~(align - 1); }
+static inline uint64_t align_down(uint64_t x, uint64_t align) { return x & ~(align - 1); }
+/* ceil(log2(x)), x >= 1 */
+static inline unsigned log2_ceil(uint64_t x) { return x <= 1 ? 0 : bits_highest(x - 1) + 1; }
+/* x >= 1, x <= 2^63 */
+static inline uint64_t power_of_two_at_least(uint64_t x) { return (uint64_t)1 << log2_ceil(x); }
+
+#endif

@@ -1,0 +1,295 @@
+/* page_pool: see page_pool.h. */
+#include "page/page_pool.h"
+
+#include <string.h>
+
+#include "os/os.h"
+
+enum { PURGE_BATCH = 16 };
+/* Where committing costs something it is done in pieces of this size. */
+#define COMMIT_STEP_CHARGED (2 * MIB)
+
+static page_record *record(uint32_t page) { return &the_space.pages[page]; }
+static page_state state_of(uint32_t page)
+{
+    return (page_state)atomic_load_explicit(&record(page)->state, memory_order_relaxed);
+}
+
+/* --- lists, under the lock -------------------------------------------------------------------------------------- */
+
+static void list_push_head(page_list *l, uint32_t page)
+{
+    page_record *r = record(page);
+    r->prev = 0;
+    r->next = l->head;
+    if (l->head) record(l->head)->prev = page;
+    else l->tail = page;
+    l->head = page;
+    l->count++;
+}
+
+static void list_remove(page_list *l, uint32_t page)
+{
+    page_record *r = record(page);
+    if (r->prev) record(r->prev)->next = r->next;
+    else l->head = r->next;
+    if (r->next) record(r->next)->prev = r->prev;
+    else l->tail = r->prev;
+    l->count--;
+}
+
+static uint32_t region_pages(void) { return (uint32_t)(region_bytes() >> CHUNK_SHIFT); }
+static region *region_of_page(uint32_t page) { return region_of(page_address(page)); }
+
+void page_pool_init(page_pool *pool, const acre_provider *provider, page_policy policy)
+{
+    memset(pool, 0, sizeof *pool);
+    pool->provider = provider;
+    pool->policy = policy;
+}
+
+/* Pages of providers with bigger pages than ours cannot go back one by one. */
+static bool can_purge(const page_pool *pool)
+{
+    return provider_can(pool->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(pool->provider) <= CHUNK_BYTES;
+}
+
+/* --- taking ----------------------------------------------------------------------------------------------------- */
+
+/* A page that was never handed out. Caller holds the lock. */
+static uint32_t take_fresh(page_pool *pool)
+{
+    if (pool->bump == pool->bump_end) {
+        char *address = space_take(SPACE_BLOCKS, 1, REGION_FSA, pool);
+        if (!address) return 0;
+        pool->regions++;
+        uint32_t first = page_number(address);
+        for (uint32_t i = 0; i < region_pages(); i++)
+            if (state_of(first + i) != PAGE_NONE)
+                atomic_store_explicit(&record(first + i)->state, PAGE_NONE, memory_order_relaxed);
+        region_of(address)->used = 0;
+        pool->bump = pool->bump_committed = first;
+        pool->bump_end = first + region_pages();
+        if (first == 0) pool->bump = 1; /* 0 means none */
+    }
+    if (pool->bump >= pool->bump_committed) {
+        size_t step = provider_page_bytes(pool->provider);
+        if (step < CHUNK_BYTES) step = CHUNK_BYTES;
+        if (os_commit_is_charged() && step < COMMIT_STEP_CHARGED) step = COMMIT_STEP_CHARGED;
+        uint32_t pages = (uint32_t)(step >> CHUNK_SHIFT);
+        if (pages > pool->bump_end - pool->bump_committed) pages = pool->bump_end - pool->bump_committed;
+        char *from = page_address(pool->bump_committed);
+        if (!provider_commit(pool->provider, from, (size_t)pages << CHUNK_SHIFT)) {
+            /* Perhaps a smaller piece is still to be had. */
+            if (pages == 1 || provider_page_bytes(pool->provider) > CHUNK_BYTES ||
+                !provider_commit(pool->provider, from, CHUNK_BYTES))
+                return 0;
+            pages = 1;
+        }
+        pool->bump_committed += pages;
+        if (pool->bump >= pool->bump_committed) return 0; /* page 0 alone was committed; the next call goes on */
+    }
+    return pool->bump++;
+}
+
+uint32_t page_pool_take(page_pool *pool, bool *zeroed)
+{
+    lock_acquire(&pool->lock);
+    uint32_t page = pool->dirty.head;
+    *zeroed = false;
+    if (page) {
+        list_remove(&pool->dirty, page);
+    } else if ((page = pool->clean.head) != 0) {
+        if (provider_commit(pool->provider, page_address(page), CHUNK_BYTES)) {
+            list_remove(&pool->clean, page);
+            *zeroed = provider_can(pool->provider, ACRE_COMES_ZEROED);
+        } else {
+            page = 0;
+        }
+    } else {
+        page = take_fresh(pool);
+        if (page == 0 && pool->bump == 1 && pool->bump_committed == 1) page = take_fresh(pool);
+        *zeroed = provider_can(pool->provider, ACRE_COMES_ZEROED);
+    }
+    if (page) {
+        pool->used++;
+        region_of_page(page)->used++;
+        atomic_store_explicit(&record(page)->state, PAGE_ATTACHED, memory_order_relaxed);
+    }
+    lock_release(&pool->lock);
+    return page;
+}
+
+/* --- giving back ------------------------------------------------------------------------------------------------ */
+
+/* Takes up to PURGE_BATCH pages off the cold end of the dirty list: while more than keep_bytes are dirty, or the
+ * coldest has been free since before free_before_ms. Caller holds the lock. */
+static unsigned collect_cold(page_pool *pool, size_t keep_bytes, uint32_t now_ms, uint32_t delay_ms, uint32_t *batch)
+{
+    unsigned n = 0;
+    while (n < PURGE_BATCH && pool->dirty.tail) {
+        uint32_t page = pool->dirty.tail;
+        bool over = (size_t)pool->dirty.count << CHUNK_SHIFT > keep_bytes;
+        bool old = (uint32_t)(now_ms - record(page)->freed_ms) >= delay_ms;
+        if (!over && !old) break;
+        list_remove(&pool->dirty, page);
+        batch[n++] = page;
+    }
+    return n;
+}
+
+static void sort_pages(uint32_t *pages, unsigned n)
+{
+    for (unsigned i = 1; i < n; i++)
+        for (unsigned j = i; j > 0 && pages[j - 1] > pages[j]; j--) {
+            uint32_t t = pages[j];
+            pages[j] = pages[j - 1];
+            pages[j - 1] = t;
+        }
+}
+
+/* Decommits the batch, neighbours in one call, and files it under clean. Called without the lock. Returns bytes. */
+static size_t decommit_batch(page_pool *pool, uint32_t *batch, unsigned n)
+{
+    bool ok[PURGE_BATCH];
+    size_t bytes = 0;
+    sort_pages(batch, n);
+    for (unsigned i = 0; i < n;) {
+        unsigned run = 1;
+        while (i + run < n && batch[i + run] == batch[i] + run) run++;
+        bool done = provider_decommit(pool->provider, page_address(batch[i]), (size_t)run << CHUNK_SHIFT);
+        for (unsigned j = i; j < i + run; j++) ok[j] = done;
+        if (done) bytes += (size_t)run << CHUNK_SHIFT;
+        i += run;
+    }
+    uint32_t now = (uint32_t)os_now_ms();
+    lock_acquire(&pool->lock);
+    for (unsigned i = n; i-- > 0;) {
+        if (ok[i]) {
+            atomic_store_explicit(&record(batch[i])->state, PAGE_CLEAN, memory_order_relaxed);
+            list_push_head(&pool->clean, batch[i]);
+        } else { /* could not go back: keep it, and do not try again soon */
+            record(batch[i])->freed_ms = now;
+            list_push_head(&pool->dirty, batch[i]);
+        }
+    }
+    pool->given_back += bytes >> CHUNK_SHIFT;
+    lock_release(&pool->lock);
+    return bytes;
+}
+
+void page_pool_give(page_pool *pool, uint32_t page)
+{
+    uint32_t batch[PURGE_BATCH];
+    unsigned n = 0;
+    uint64_t now = os_now_ms();
+    atomic_store_explicit(&record(page)->state, PAGE_DIRTY, memory_order_relaxed);
+    lock_acquire(&pool->lock);
+    record(page)->freed_ms = (uint32_t)now;
+    list_push_head(&pool->dirty, page);
+    pool->used--;
+    region_of_page(page)->used--;
+    if (can_purge(pool)) {
+        bool due = now - pool->checked_ms >= pool->policy.delay_ms / 8;
+        bool over = (size_t)pool->dirty.count << CHUNK_SHIFT > pool->policy.cache_bytes_max;
+        if (due) pool->checked_ms = now;
+        if (due || over)
+            n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, pool->policy.delay_ms, batch);
+    }
+    lock_release(&pool->lock);
+    if (n) decommit_batch(pool, batch, n);
+}
+
+void page_pool_tick(page_pool *pool)
+{
+    uint32_t batch[PURGE_BATCH];
+    if (!can_purge(pool)) return;
+    uint64_t now = os_now_ms();
+    lock_acquire(&pool->lock);
+    pool->checked_ms = now;
+    unsigned n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, pool->policy.delay_ms, batch);
+    lock_release(&pool->lock);
+    if (n) decommit_batch(pool, batch, n);
+}
+
+/* Whole regions without a page in use go back to the space; their pages leave the clean list. Caller holds the lock. */
+static void give_regions(page_pool *pool)
+{
+    for (uint32_t i = 0; i < the_space.region_count; i++) {
+        region *r = &the_space.regions[i];
+        if (region_kind_of(r) != REGION_FSA || r->owner != pool || r->used != 0) continue;
+        uint32_t first = page_number(region_address(i)), end = first + region_pages();
+        bool clean = true;
+        for (uint32_t p = first; p < end && clean; p++) clean = state_of(p) != PAGE_DIRTY;
+        if (!clean) continue;
+        for (uint32_t p = first; p < end; p++)
+            if (state_of(p) == PAGE_CLEAN) {
+                list_remove(&pool->clean, p);
+                atomic_store_explicit(&record(p)->state, PAGE_NONE, memory_order_relaxed);
+            }
+        if (pool->bump_end == end) { /* what was committed ahead goes, too */
+            if (pool->bump_committed > pool->bump)
+                provider_decommit(pool->provider, page_address(pool->bump),
+                                  (size_t)(pool->bump_committed - pool->bump) << CHUNK_SHIFT);
+            pool->bump = pool->bump_committed = pool->bump_end = 0;
+        }
+        pool->regions--;
+        space_give(region_address(i));
+    }
+}
+
+size_t page_pool_trim(page_pool *pool, size_t keep_bytes)
+{
+    size_t bytes = 0;
+    if (!can_purge(pool)) return 0;
+    uint32_t batch[PURGE_BATCH];
+    for (unsigned left = pool->dirty.count / PURGE_BATCH + 2; left > 0; left--) {
+        lock_acquire(&pool->lock);
+        unsigned n = collect_cold(pool, keep_bytes, 0, UINT32_MAX, batch);
+        lock_release(&pool->lock);
+        if (n == 0) break;
+        bytes += decommit_batch(pool, batch, n);
+    }
+    if (keep_bytes == 0) {
+        lock_acquire(&pool->lock);
+        give_regions(pool);
+        lock_release(&pool->lock);
+    }
+    return bytes;
+}
+
+void page_pool_destroy(page_pool *pool)
+{
+    for (uint32_t i = 0; i < the_space.region_count; i++) {
+        region *r = &the_space.regions[i];
+        if (region_kind_of(r) != REGION_FSA || r->owner != pool) continue;
+        char *address = region_address(i);
+        uint32_t first = page_number(address), end = first + region_pages();
+        if (pool->bump_end == end) end = pool->bump_committed;
+        provider_decommit(pool->provider, address, (size_t)(end - first) << CHUNK_SHIFT);
+        for (uint32_t p = first; p < first + region_pages(); p++) {
+            atomic_store_explicit(&record(p)->state, PAGE_NONE, memory_order_relaxed);
+            the_space.page_class[p] = 0;
+        }
+        space_give(address);
+    }
+    page_pool_init(pool, pool->provider, pool->policy);
+}
+
+bool page_pool_check(page_pool *pool)
+{
+    bool ok = true;
+    lock_acquire(&pool->lock);
+    for (int which = 0; which < 2; which++) {
+        const page_list *l = which ? &pool->clean : &pool->dirty;
+        uint32_t n = 0, prev = 0;
+        for (uint32_t p = l->head; p && n <= l->count; p = record(p)->next, n++) {
+            ok = ok && record(p)->prev == prev && the_space.page_class[p] == 0;
+            ok = ok && state_of(p) == (which ? PAGE_CLEAN : PAGE_DIRTY);
+            prev = p;
+        }
+        ok = ok && n == l->count && l->tail == prev;
+    }
+    lock_release(&pool->lock);
+    return ok;
+}

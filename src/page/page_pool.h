@@ -1,0 +1,61 @@
+/* page_pool: the 64 KiB pages that fixed-size blocks are cut from, and the cache of those that are free again.
+ *
+ *   new address space ──bump──► handed out ──give──► dirty (hottest first) ──age, budget, trim──► clean
+ *                                  ▲                   │                                           │
+ *                                  └───────────────────┴──────────────── take ─────────────────────┘
+ *
+ * A page that comes back stays committed: touching it again costs nothing, while a fresh one costs a page fault per OS
+ * page, as much as a hundred allocations each. The most recently freed page is handed out first; the one that has been
+ * free longest goes back to the system first, when it is older than delay_ms, or at once when more than cache_bytes_max
+ * are dirty, or on trim. Decommits run outside of the lock, in batches of neighbours.
+ *
+ * Lists are threaded through the page records (page/space.h), never through the pages. One pool per provider and heap
+ * with its own provider; all heaps on flexible memory share one, so that a page freed by one heap serves another.
+ *
+ * Thread-safe (LOCK_RANK_PAGE_POOL). take and give are O(1) plus at most PURGE_BATCH decommitted pages. */
+#ifndef ACRE_PAGE_PAGE_POOL_H
+#define ACRE_PAGE_PAGE_POOL_H
+
+#include "page/provider.h"
+#include "page/space.h"
+
+typedef struct page_policy {
+    uint32_t delay_ms;      /* a page free for longer goes back to the system */
+    size_t cache_bytes_max; /* more than this is never kept, whatever its age */
+} page_policy;
+
+typedef struct page_list {
+    uint32_t head, tail; /* page numbers, 0 = empty */
+    uint32_t count;
+} page_list;
+
+typedef struct page_pool {
+    lock lock;
+    const acre_provider *provider;
+    page_policy policy;
+    /* guarded by lock: */
+    page_list dirty, clean;
+    uint32_t bump, bump_end;  /* pages [bump, bump_end) of the newest region were never handed out */
+    uint32_t bump_committed;  /* pages below it are committed; bump <= bump_committed <= bump_end */
+    uint32_t used;            /* pages handed out */
+    uint32_t regions;
+    uint64_t checked_ms;      /* when ages were looked at last */
+    uint64_t given_back;      /* pages decommitted so far, ever */
+} page_pool;
+
+void page_pool_init(page_pool *pool, const acre_provider *provider, page_policy policy);
+/* A page's number, 0 when no address space or no memory is left. *zeroed: its contents read zero. Its record's state
+ * is PAGE_ATTACHED. */
+uint32_t page_pool_take(page_pool *pool, bool *zeroed);
+/* Nobody uses the page any more. */
+void page_pool_give(page_pool *pool, uint32_t page);
+/* Gives dirty pages back until at most keep_bytes are cached, and regions without a page in use to the space. Returns
+ * the bytes given back. O(dirty pages). */
+size_t page_pool_trim(page_pool *pool, size_t keep_bytes);
+/* Gives back what is older than the policy allows; a few pages at most. Cheap when there is nothing to do. */
+void page_pool_tick(page_pool *pool);
+/* Gives back everything, used or not. No page of the pool may be in use by anybody. */
+void page_pool_destroy(page_pool *pool);
+bool page_pool_check(page_pool *pool);
+
+#endif

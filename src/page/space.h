@@ -1,0 +1,130 @@
+/* space: the one reservation of address space, cut into regions, and the two tables that tell what an address is.
+ *
+ *   address ──subtract base──► offset ──>> 16──► page_class[]   one byte per 64 KiB: which size class of the process
+ *                                │                              heap's FSA, 0 = anything else
+ *                                ├────>> 16──► page_record[]    64 bytes per 64 KiB of an FSA region
+ *                                └─>> region_shift► region[]    which allocator owns the region
+ *
+ * A region (256 MiB, less in a small space) is the unit in which addresses are handed to an allocator, as runs of
+ * neighbours. Runs for fixed-size and medium blocks are taken from the bottom, runs for large blocks from the middle,
+ * ranges of the application from the last part (640 GB: 256 + 160 + 224); a part that is full spills into the others.
+ *
+ * Why one reservation: pointer → allocator stays one subtraction, one shift and one load, and the address space is
+ * never fragmented by strangers. What it gives up: what is larger than the space, or comes when it is full, is mapped
+ * outside of it and found by a search (alloc/large.c).
+ *
+ * Thread-safety: space_init once; the region calls take LOCK_RANK_SPACE. The tables are read without a lock: an entry
+ * is written before the first pointer into its piece is handed out, and that hand-over orders the two. */
+#ifndef ACRE_PAGE_SPACE_H
+#define ACRE_PAGE_SPACE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bits.h"
+#include "os/lock.h"
+
+#define CHUNK_SHIFT 16
+#define CHUNK_BYTES ((size_t)1 << CHUNK_SHIFT) /* the 64 KiB that one entry of the tables stands for */
+
+#define SPACE_BYTES_DEFAULT (640 * GIB)
+#define SPACE_BYTES_MIN (8 * MIB)
+#define REGION_BYTES_DEFAULT (256 * MIB)
+#define REGION_BYTES_MIN (1 * MIB)
+
+typedef enum region_kind {
+    REGION_FREE,
+    REGION_FSA,    /* owner: page_pool */
+    REGION_MEDIUM, /* owner: medium_range */
+    REGION_LARGE,  /* owner: large_table */
+    REGION_RANGE,  /* owner: none; addresses that the application maps itself */
+    REGION_KINDS
+} region_kind;
+
+typedef struct region {
+    void *owner;
+    uint32_t first; /* number of the first region of the run that this one belongs to */
+    uint32_t count; /* regions in that run; set in each of them */
+    uint32_t used;  /* pages of it that are handed out; guarded by its page pool (REGION_FSA only) */
+    _Atomic uint8_t kind;
+} region;
+
+typedef enum page_state {
+    PAGE_NONE,     /* never handed out since its region was taken */
+    PAGE_DIRTY,    /* free, in the page pool, memory still behind it */
+    PAGE_CLEAN,    /* free, in the page pool, given back to the system */
+    PAGE_ATTACHED, /* one thread's source: only its holder takes blocks; anybody may give blocks back */
+    PAGE_UNLISTED, /* no free block when last looked at; whoever gives one back lists it */
+    PAGE_LISTED,   /* in its class's list, free blocks likely; nobody takes from it while it is there */
+} page_state;
+
+enum { PAGE_INLINE_WORDS = 5 };
+
+/* What is known of one 64 KiB page of an FSA region; exactly one cache line, so that giving a block back to a page of
+ * up to 320 blocks costs one miss. next, prev, freed_ms belong to whoever holds the list that the page is in.
+ *   bits: 1 = free. Words beyond `words` are unused; a word's bits beyond the last block are always 0.
+ *   words <= PAGE_INLINE_WORDS: the bits are inline; else `external` points to them (arena). */
+typedef struct page_record {
+    _Atomic uint32_t state; /* page_state */
+    uint32_t next, prev;    /* page numbers; 0 = none (page 0 of the space is never handed out) */
+    uint32_t freed_ms;
+    _Atomic uint16_t heap;  /* number of the heap that holds it */
+    _Atomic uint8_t class_;
+    uint8_t words;
+    uint32_t blocks;
+    union {
+        _Atomic uint64_t bits[PAGE_INLINE_WORDS];
+        _Atomic uint64_t *external;
+    };
+} page_record;
+
+_Static_assert(sizeof(page_record) == ACRE_CACHE_LINE, "a page record is one cache line");
+
+typedef struct space {
+    char *base;
+    size_t chunk_count;  /* bytes >> CHUNK_SHIFT */
+    uint8_t *page_class; /* chunk_count entries */
+    page_record *pages;  /* chunk_count entries */
+    size_t bytes;
+    unsigned region_shift;
+    uint32_t region_count;
+    region *regions;
+    size_t part_start[3]; /* region numbers where the parts begin: blocks, large, ranges */
+    lock lock;            /* LOCK_RANK_SPACE; guards region runs */
+} space;
+
+extern space the_space;
+
+typedef enum space_part { SPACE_BLOCKS, SPACE_LARGE, SPACE_RANGES } space_part;
+
+/* Reserves the space: bytes_wanted (0 = default), or a half, a quarter … of it until it fits into three quarters of the
+ * address space that the process may still use. False: not even SPACE_BYTES_MIN could be had. Call once. */
+bool space_init(size_t bytes_wanted);
+
+static inline size_t space_offset(const void *p) { return (size_t)((uintptr_t)p - (uintptr_t)the_space.base); }
+static inline bool space_contains(const void *p) { return (space_offset(p) >> CHUNK_SHIFT) < the_space.chunk_count; }
+static inline size_t region_bytes(void) { return (size_t)1 << the_space.region_shift; }
+/* p inside of the space */
+static inline region *region_of(const void *p) { return &the_space.regions[space_offset(p) >> the_space.region_shift]; }
+static inline region_kind region_kind_of(const region *r)
+{
+    return (region_kind)atomic_load_explicit(&r->kind, memory_order_acquire);
+}
+static inline char *region_address(uint32_t number) { return the_space.base + ((size_t)number << the_space.region_shift); }
+static inline char *page_address(uint32_t number) { return the_space.base + ((size_t)number << CHUNK_SHIFT); }
+static inline uint32_t page_number(const void *p) { return (uint32_t)(space_offset(p) >> CHUNK_SHIFT); }
+static inline _Atomic uint64_t *page_bits(page_record *r)
+{
+    return r->words <= PAGE_INLINE_WORDS ? r->bits : r->external;
+}
+
+/* Takes a run of neighbouring regions; returns its address, NULL: no such run is free. Kind and owner are visible to
+ * readers before it returns. FSA regions have their tables committed. O(regions). */
+char *space_take(space_part part, uint32_t count, region_kind kind, void *owner);
+/* Gives back the run that starts here. Nothing may be committed in it. */
+void space_give(char *address);
+uint32_t space_regions_in_use(region_kind kind);
+
+#endif
