@@ -5,6 +5,7 @@
 
 #include "os/os.h"
 #include "page/arena.h"
+#include "page/fill.h"
 
 static size_t slot_bytes(uint32_t slot_class) { return LARGE_SLOT_MIN << slot_class; }
 static size_t table_bytes(uint32_t slot_count) { return sizeof(large_table) + slot_count * sizeof(large_slot); }
@@ -139,6 +140,7 @@ static bool commit_to(large *l, large_slot *s, size_t bytes)
     if (to > slot_bytes(s->table->slot_class)) to = slot_bytes(s->table->slot_class);
     if (to <= s->committed) return true;
     if (!provider_commit(l->provider, slot_address(s) + s->committed, to - s->committed)) return false;
+    if (l->policy.fill) memset(slot_address(s) + s->committed, FILL_MEMORY_ALLOCATED, to - s->committed);
     if (s->committed == 0) s->table->committed++;
     s->committed = to;
     return true;
@@ -160,7 +162,7 @@ static void *slotted_alloc(large *l, size_t bytes, bool *zeroed)
     if (before > page_round(l, bytes) + bytes / 8) cut_committed(l, s, page_round(l, bytes));
     if (dirty) l->cached -= before;
     unlink_slot(dirty ? &l->dirty[c] : &l->clean[c], s);
-    *zeroed = s->touched == 0 && provider_can(l->provider, ACRE_COMES_ZEROED);
+    *zeroed = s->touched == 0 && provider_can(l->provider, ACRE_COMES_ZEROED) && !l->policy.fill;
     s->touched = s->committed;
     s->bytes = bytes;
     s->table->used++;
@@ -260,6 +262,7 @@ acre_status large_free(large *l, void *p)
     s->freed_ms = (uint32_t)now;
     s->table->used--;
     l->cached += s->committed;
+    if (l->policy.fill) memset(p, FILL_MEMORY_DEALLOCATED, s->committed);
     push(&l->dirty[s->table->slot_class], s);
     if (l->cached > l->policy.cache_bytes_max || now - l->checked_ms >= l->policy.delay_ms / 8) {
         l->checked_ms = now;
@@ -269,6 +272,20 @@ out:
     lock_release(&l->lock);
     account_credit(l->account, charge);
     return status;
+}
+
+bool large_is_free_slot(const void *p)
+{
+    large_slot *s = slot_of(p);
+    return s && s->bytes == 0;
+}
+
+bool large_move(large *l, void *from, void *to, size_t usable)
+{
+    large_slot *source = slot_of(from), *target = slot_of(to);
+    if (!source || !target || l->provider != acre_provider_flexible() || os_commit_is_charged()) return false;
+    if (source->table->owner != l || target->table->owner != l || target->committed < usable) return false;
+    return os_move_pages(from, to, usable);
 }
 
 size_t large_trim(large *l, size_t keep_bytes)
@@ -459,5 +476,4 @@ static void unslotted_destroy(large *l)
     lock_release(&outside.lock);
 }
 
-void large_fork_lock(void) { lock_acquire(&outside.lock); }
-void large_fork_unlock(void) { lock_release(&outside.lock); }
+lock *large_outside_lock(void) { return &outside.lock; }

@@ -84,8 +84,12 @@ void large_destroy(large *l);
 bool large_check(large *l);
 void large_visit(large *l, void (*visit)(void *context, void *block, size_t bytes), void *context);
 
-/* Around fork: the array of unslotted blocks of all heaps. */
-void large_fork_lock(void);
-void large_fork_unlock(void);
+/* Moves the pages of the live large block `from` (usable bytes of it) behind the live large block `to` without copying.
+ * False: not possible for these two; nothing has changed. */
+bool large_move(large *l, void *from, void *to, size_t usable);
+/* p, inside of a large region: the start of a slot without a block? Then a free of it is a double one. */
+bool large_is_free_slot(const void *p);
+/* For fork: guards the array of unslotted blocks of all heaps; comes after all large.lock. */
+lock *large_outside_lock(void);
 
 #endif

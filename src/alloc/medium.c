@@ -5,6 +5,7 @@
 
 #include "os/os.h"
 #include "page/arena.h"
+#include "page/fill.h"
 
 static const struct tier {
     uint32_t granule_log2;
@@ -194,11 +195,20 @@ static size_t untouch(medium_range *r, size_t from, size_t to)
     return bytes;
 }
 
+static void fill_page(medium_range *r, size_t page, enum fill_value value)
+{
+    size_t start = page << MEDIUM_PAGE_SHIFT;
+    memset(r->base + start, value, page_end(r, page) - start);
+}
+
 static void leave_pages(medium *m, medium_range *r, size_t from, size_t to)
 {
     uint32_t now = (uint32_t)os_now_ms();
     for (size_t i = from >> MEDIUM_PAGE_SHIFT; i <= (to - 1) >> MEDIUM_PAGE_SHIFT; i++)
-        if (--r->pages[i].live == 0) empty_push(m, &r->pages[i], now);
+        if (--r->pages[i].live == 0) {
+            if (m->policy.fill) fill_page(r, i, FILL_MEMORY_DEALLOCATED);
+            empty_push(m, &r->pages[i], now);
+        }
 }
 
 /* One more block touches the pages of [from, to). False: a provider refused, nothing has changed. */
@@ -215,6 +225,7 @@ static bool enter_pages(medium *m, medium_range *r, size_t from, size_t to)
             }
             page->committed = 1;
             m->committed += MEDIUM_PAGE_BYTES;
+            if (m->policy.fill) fill_page(r, i, FILL_MEMORY_ALLOCATED);
         } else if (page->listed) {
             empty_remove(m, page);
         }
@@ -343,7 +354,7 @@ out:
         return NULL;
     }
     if (zero) {
-        if (provider_can(m->provider, ACRE_COMES_ZEROED)) clear_touched(r->base, from, from + bytes, old_touched);
+        if (provider_can(m->provider, ACRE_COMES_ZEROED) && !m->policy.fill) clear_touched(r->base, from, from + bytes, old_touched);
         else memset(p, 0, bytes);
     }
     return p;

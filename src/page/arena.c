@@ -134,5 +134,4 @@ void arena_usage(size_t *used, size_t *held)
     lock_release(&arena.lock);
 }
 
-void arena_fork_lock(void) { lock_acquire(&arena.lock); }
-void arena_fork_unlock(void) { lock_release(&arena.lock); }
+lock *arena_lock(void) { return &arena.lock; }

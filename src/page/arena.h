@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "os/lock.h"
+
 /* Before the first allocation: how much address space one chunk of metadata reserves. */
 void arena_init(size_t chunk_bytes);
 /* NULL when the system has no memory for it. */
@@ -28,7 +30,7 @@ void arena_release(void *address, size_t bytes);
 /* Bytes handed out and bytes cut from chunks so far (both without arena_reserve's ranges). */
 void arena_usage(size_t *used, size_t *held);
 
-void arena_fork_lock(void);
-void arena_fork_unlock(void);
+/* For fork. */
+lock *arena_lock(void);
 
 #endif

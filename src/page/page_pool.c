@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "os/os.h"
+#include "page/fill.h"
 
 enum { PURGE_BATCH = 16 };
 /* Where committing costs something it is done in pieces of this size. */
@@ -117,6 +118,10 @@ uint32_t page_pool_take(page_pool *pool, bool *zeroed)
         atomic_store_explicit(&record(page)->state, PAGE_ATTACHED, memory_order_relaxed);
     }
     lock_release(&pool->lock);
+    if (page && pool->policy.fill) {
+        memset(page_address(page), FILL_MEMORY_ALLOCATED, CHUNK_BYTES);
+        *zeroed = false;
+    }
     return page;
 }
 
@@ -183,6 +188,7 @@ void page_pool_give(page_pool *pool, uint32_t page)
     uint32_t batch[PURGE_BATCH];
     unsigned n = 0;
     uint64_t now = os_now_ms();
+    if (pool->policy.fill) memset(page_address(page), FILL_MEMORY_DEALLOCATED, CHUNK_BYTES);
     atomic_store_explicit(&record(page)->state, PAGE_DIRTY, memory_order_relaxed);
     lock_acquire(&pool->lock);
     record(page)->freed_ms = (uint32_t)now;

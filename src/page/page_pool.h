@@ -22,6 +22,7 @@
 typedef struct page_policy {
     uint32_t delay_ms;      /* a page free for longer goes back to the system */
     size_t cache_bytes_max; /* more than this is never kept, whatever its age */
+    bool fill;              /* write clear values to memory that comes and goes (page/fill.h) */
 } page_policy;
 
 typedef struct page_list {

@@ -51,9 +51,8 @@ release_classes:
     return false;
 }
 
-bool space_init(size_t bytes_wanted)
+static bool reserve_space(space *s, size_t bytes_wanted)
 {
-    space *s = &the_space;
     os_init();
     size_t bytes = bytes_wanted ? bytes_wanted : SPACE_BYTES_DEFAULT;
     if (bytes < SPACE_BYTES_MIN) bytes = SPACE_BYTES_MIN;
@@ -81,6 +80,15 @@ bool space_init(size_t bytes_wanted)
     s->part_start[SPACE_RANGES] = (size_t)s->region_count * 416 / 640;
     s->chunk_count = s->bytes >> CHUNK_SHIFT; /* last: from here on space_contains() says yes */
     return true;
+}
+
+bool space_init(size_t bytes_wanted)
+{
+    static lock once;
+    lock_acquire(&once);
+    bool ok = the_space.base || reserve_space(&the_space, bytes_wanted);
+    lock_release(&once);
+    return ok;
 }
 
 /* First fit from `start`, wrapping round once. Caller holds the lock. Returns region_count when there is none. */

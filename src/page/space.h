@@ -100,7 +100,8 @@ extern space the_space;
 typedef enum space_part { SPACE_BLOCKS, SPACE_LARGE, SPACE_RANGES } space_part;
 
 /* Reserves the space: bytes_wanted (0 = default), or a half, a quarter … of it until it fits into three quarters of the
- * address space that the process may still use. False: not even SPACE_BYTES_MIN could be had. Call once. */
+ * address space that the process may still use. False: not even SPACE_BYTES_MIN could be had. The first call decides;
+ * later ones only report. */
 bool space_init(size_t bytes_wanted);
 
 static inline size_t space_offset(const void *p) { return (size_t)((uintptr_t)p - (uintptr_t)the_space.base); }

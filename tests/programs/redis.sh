@@ -22,7 +22,7 @@ cli() { timeout 60 redis-cli -s "$socket" "$@"; }
 
 start() { # system|acre
     on "$1"
-    mkdir -p "$tmp/data"
+    rm -rf "$tmp/data" && mkdir "$tmp/data"
     env "${ld_env[@]}" "$server" --port 0 --unixsocket "$socket" --dir "$tmp/data" --save '' --appendonly no \
         --enable-debug-command yes --activedefrag no --io-threads 2 --io-threads-do-reads yes --loglevel warning \
         </dev/null >"$tmp/server.$1.log" 2>&1 &
@@ -127,8 +127,8 @@ for (1 .. $ARGV[0]) {
     elsif ($what < 19)  { cmd 'ZADD', "z$k", map { rnd(10000) / 8, 'm' . rnd(400) } 1 .. 6 }
     elsif ($what == 19) { cmd 'ZREMRANGEBYRANK', "z$k", 0, rnd(9) }
     elsif ($what == 20) { cmd 'XADD', "x$k", "$_-1", 'a', data(30), 'b', rnd(100) }
-    elsif ($what == 21) { cmd 'UNLINK', (qw(s l h u z))[ rnd(5) ] . $k }
-    elsif ($what == 22) { cmd 'COPY', "h$k", 'h' . rnd(3000), 'REPLACE'; cmd 'SUNIONSTORE', 'u' . rnd(3000), "u$k", 'u' . rnd(3000) }
+    elsif ($what == 21) { cmd 'UNLINK', (qw(s l h u z c))[ rnd(6) ] . $k }
+    elsif ($what == 22) { cmd 'COPY', "h$k", 'c' . rnd(3000), 'REPLACE'; cmd 'SUNIONSTORE', 'u' . rnd(3000), "u$k", 'u' . rnd(3000) }
     else { cmd 'EVAL', 'local t = {} for i = 1, 60 do t[i] = ARGV[1] .. i end redis.call("SET", KEYS[1], table.concat(t, ","))', 1, "e$k", data(rnd(60)) }
 }
 END

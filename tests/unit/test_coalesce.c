@@ -9,16 +9,18 @@
 
 #include "alloc/coalesce.h"
 
-/* Node memory that counts its calls, moves at each growth, and fails at call number fail_at. */
+/* Node memory that counts its calls, moves at each growth, and fails at call number fail_at (and ever after). */
 typedef struct test_memory {
     uint32_t calls, fail_at, live;
+    bool ever_after;
 } test_memory;
 
 static void *memory_grow(void *context, unsigned part, void *old, size_t old_bytes, size_t new_bytes)
 {
     test_memory *m = context;
     (void)part;
-    if (++m->calls == m->fail_at) return NULL;
+    m->calls++;
+    if (m->fail_at != 0 && (m->calls == m->fail_at || (m->ever_after && m->calls > m->fail_at))) return NULL;
     void *base = aligned_alloc(64, (new_bytes + 63) & ~(size_t)63);
     assert_non_null(base);
     memset(base, 0xA5, new_bytes);
@@ -39,7 +41,7 @@ static test_memory memory;
 static coalesce make(uint32_t capacity, uint8_t named1, uint8_t named2)
 {
     coalesce c;
-    memory = (test_memory){0, 0, 0};
+    memory = (test_memory){0, 0, 0, false};
     coalesce_options options = {.memory = {&memory, memory_grow, memory_release},
                                 .capacity = capacity,
                                 .exact_sizes = 64,
@@ -352,7 +354,7 @@ static void options_out_of_bounds_are_refused(void **state)
     o = good, o.memory.grow = NULL;
     assert_false(coalesce_init(&c, &o));
     o = good, o.exact_sizes = 1 << 16, o.extra_align_log2[0] = 5, o.extra_align_log2[1] = 5, o.extra_align_log2[2] = 3;
-    memory = (test_memory){0, 0, 0};
+    memory = (test_memory){0, 0, 0, false};
     assert_true(coalesce_init(&c, &o));
     assert_int_equal(c.index_count, 3);
     assert_int_equal(c.index[1].align_log2, 3);
@@ -431,10 +433,10 @@ static void each_choice_is_the_oracles_over_200_thousand_operations(void **state
 /* --- faults ----------------------------------------------------------------------------------------------------- */
 
 /* A fixed piece of work that grows the nodes often; true if it went through. Whatever fails, the heap stays whole. */
-static bool work_with_fault(uint32_t fail_at, uint32_t *calls)
+static bool work_with_fault(uint32_t fail_at, bool ever_after, uint32_t *calls)
 {
     coalesce c;
-    memory = (test_memory){0, fail_at, 0};
+    memory = (test_memory){0, fail_at, 0, ever_after};
     coalesce_options options = {.memory = {&memory, memory_grow, memory_release},
                                 .capacity = 100000,
                                 .exact_sizes = 16,
@@ -451,10 +453,14 @@ static bool work_with_fault(uint32_t fail_at, uint32_t *calls)
                 assert_int_equal(c.used, before_used);
                 assert_int_equal(c.hole_count, before_holes);
                 check(&c);
-                nodes[i] = coalesce_alloc(&c, 1 + i % 5, i % 3 * 2, &offset); /* memory is back */
+                memory.fail_at = 0; /* memory is back */
+                nodes[i] = coalesce_alloc(&c, 1 + i % 5, i % 3 * 2, &offset);
                 assert_int_not_equal(nodes[i], 0);
             }
-            if (i % 2 == 1 && !coalesce_resize(&c, nodes[i], 1)) whole = false;
+            if (i % 2 == 1 && !coalesce_resize(&c, nodes[i], 1)) {
+                whole = false;
+                check(&c);
+            }
         }
         if (!coalesce_add_range(&c, 200000, 50)) whole = false;
         check(&c);
@@ -472,10 +478,13 @@ static void failing_growth_at_each_call_in_turn_leaves_the_heap_whole(void **sta
 {
     (void)state;
     uint32_t calls = 0, ignored;
-    assert_true(work_with_fault(0, &calls));
+    assert_true(work_with_fault(0, false, &calls));
     assert_true(calls > 9);
     uint32_t seen = 0;
-    for (uint32_t fail_at = 1; fail_at <= calls; fail_at++) seen += !work_with_fault(fail_at, &ignored);
+    for (uint32_t fail_at = 1; fail_at <= calls; fail_at++) {
+        assert_false(work_with_fault(fail_at, true, &ignored));
+        seen += !work_with_fault(fail_at, false, &ignored);
+    }
     assert_true(seen >= 3); /* the others were made good by asking for less */
 }
 
@@ -488,14 +497,12 @@ static void without_any_memory_a_block_that_needs_no_node_is_still_had(void **st
         last = coalesce_alloc(&c, 2, 0, &offset);
         if (first == 0) first = last;
     }
-    memory.fail_at = memory.calls + 1;
+    memory.fail_at = memory.calls + 1, memory.ever_after = true;
     assert_int_equal(coalesce_alloc(&c, 2, 0, &offset), 0);
-    memory.fail_at = memory.calls + 1;
     assert_false(coalesce_resize(&c, first, 1));
     assert_int_equal(coalesce_size(&c, first), 2);
     check(&c);
     coalesce_free(&c, first);
-    memory.fail_at = memory.calls + 1;
     assert_int_not_equal(coalesce_alloc(&c, 2, 0, &offset), 0);
     assert_int_equal(offset, 0);
     done(&c);
