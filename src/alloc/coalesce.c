@@ -10,8 +10,7 @@
 
 enum {
     NODES_AT_FIRST = 96,
-    EXACT_SIZES_DEFAULT = 16384,
-    FLOOR_AT_FIRST = 1 << 30,
+    EXACT_SIZES_DEFAULT = 4096,
     MEMORY_STEP_BYTES = 4096,
     ALIGN_LOG2_MAX = 31,
     /* How many holes an alignment that is not named may look at before and after it asked for a certain fit. */
@@ -143,45 +142,27 @@ static ACRE_NOINLINE void index_extras(coalesce *c, uint32_t node)
         hole_index *x = &c->index[i];
         uint32_t usable = hole_usable(c->nodes[node].offset, c->nodes[node].size, x->align_log2);
         x->extras[node].usable = usable;
-        if (usable >= x->floor) hole_index_insert(c, x, node, false);
+        if (usable != 0) hole_index_insert(c, x, node, false);
     }
 }
 
 static ACRE_NOINLINE void unindex_extras(coalesce *c, uint32_t node)
 {
     for (uint32_t i = 1; i < c->index_count; i++)
-        if (c->index[i].extras[node].usable >= c->index[i].floor) hole_index_remove(c, &c->index[i], node, false);
+        if (c->index[i].extras[node].usable != 0) hole_index_remove(c, &c->index[i], node, false);
 }
 
 /* Offset and size of a hole are changed only between unindex and index. */
 static inline void index_hole(coalesce *c, uint32_t node)
 {
-    if (c->nodes[node].size >= c->index[0].floor) hole_index_insert(c, &c->index[0], node, true);
+    hole_index_insert(c, &c->index[0], node, true);
     if (unlikely(c->index_count > 1)) index_extras(c, node);
 }
 
 static inline void unindex_hole(coalesce *c, uint32_t node)
 {
-    if (c->nodes[node].size >= c->index[0].floor) hole_index_remove(c, &c->index[0], node, true);
+    hole_index_remove(c, &c->index[0], node, true);
     if (unlikely(c->index_count > 1)) unindex_extras(c, node);
-}
-
-/* Somebody asks for less than ever before: the floor goes down to a power of two, so this happens at most 32 times, and
- * the holes between the new floor and the old one go in. */
-static ACRE_NOINLINE void lower_floor(coalesce *c, hole_index *x, uint32_t size)
-{
-    uint32_t old_floor = x->floor;
-    x->floor = 1u << bits_highest(size);
-    for (uint32_t node = coalesce_first(c); node != 0; node = coalesce_next(c, node)) {
-        if (!coalesce_is_hole(c, node)) continue;
-        bool plain = x->extras == NULL;
-        uint32_t usable = hole_usable_of(c, x, node, plain);
-        if (usable < x->floor || usable >= old_floor) continue;
-        if (plain)
-            hole_index_insert(c, x, node, true);
-        else
-            hole_index_insert(c, x, node, false);
-    }
 }
 
 /* --- finding ---------------------------------------------------------------------------------------------------- */
@@ -217,16 +198,12 @@ static ACRE_NOINLINE uint32_t find_aligned(coalesce *c, uint32_t size, unsigned 
     uint32_t i = c->index_count - 1;
     while (c->index[i].align_log2 > align_log2) i--;
     hole_index *below = &c->index[i];
-    if (unlikely(size < below->floor)) lower_floor(c, below, size);
     if (likely(below->align_log2 == align_log2)) return best(c, below, size);
 
     uint32_t node = near_fit(c, below, size, align_log2, NEAR_FITS_FIRST);
     uint64_t certain = (uint64_t)size + ((uint64_t)1 << align_log2) - ((uint64_t)1 << below->align_log2);
     if (node == 0 && certain <= c->capacity) node = best(c, below, (uint32_t)certain);
-    if (node == 0 && i + 1 < c->index_count) {
-        if (size < below[1].floor) lower_floor(c, below + 1, size);
-        node = best(c, below + 1, size);
-    }
+    if (node == 0 && i + 1 < c->index_count) node = best(c, below + 1, size);
     return node != 0 ? node : near_fit(c, below, size, align_log2, NEAR_FITS_LAST);
 }
 
@@ -235,13 +212,8 @@ static ACRE_NOINLINE uint32_t find_aligned(coalesce *c, uint32_t size, unsigned 
 uint32_t coalesce_alloc(coalesce *c, uint32_t size, unsigned align_log2, uint32_t *offset)
 {
     if (unlikely(size == 0 || size > c->capacity || align_log2 > ALIGN_LOG2_MAX)) return 0;
-    uint32_t block;
-    if (likely(align_log2 == 0)) {
-        if (unlikely(size < c->index[0].floor)) lower_floor(c, &c->index[0], size);
-        block = hole_index_best(c, &c->index[0], size, true);
-    } else {
-        block = find_aligned(c, size, align_log2);
-    }
+    uint32_t block = likely(align_log2 == 0) ? hole_index_best(c, &c->index[0], size, true)
+                                             : find_aligned(c, size, align_log2);
     if (unlikely(block == 0)) return 0;
     uint32_t hole_offset = c->nodes[block].offset;
     uint32_t start = (uint32_t)align_up(hole_offset, (uint64_t)1 << align_log2);
@@ -342,11 +314,7 @@ uint32_t coalesce_largest_hole(const coalesce *c)
 {
     /* The walks are shared with those that write, hence not const. */
     coalesce *walked = (coalesce *)(uintptr_t)c;
-    uint32_t largest = hole_index_largest(walked, &walked->index[0]);
-    if (largest != 0 || c->hole_count == 0) return largest;
-    for (uint32_t node = coalesce_first(c); node != 0; node = coalesce_next(c, node)) /* all are below the floor */
-        if (coalesce_is_hole(c, node) && coalesce_size(c, node) > largest) largest = coalesce_size(c, node);
-    return largest;
+    return hole_index_largest(walked, &walked->index[0]);
 }
 
 bool coalesce_handle_is_stale(const coalesce *c, uint64_t handle)
@@ -464,7 +432,6 @@ bool coalesce_init(coalesce *c, const coalesce_options *options)
     for (uint32_t i = 0; i < c->index_count; i++) {
         c->index[i].exact_sizes = exact;
         c->index[i].exact_log2 = exact_log2;
-        c->index[i].floor = options->size_min != 0 ? options->size_min : FLOOR_AT_FIRST;
     }
     uint32_t count = options->node_count != 0 ? options->node_count : NODES_AT_FIRST;
     if (!coalesce_reserve_nodes(c, count < 4 ? 4 : count)) {
@@ -549,8 +516,7 @@ const char *coalesce_check(const coalesce *c)
         uint32_t expected = 0;
         for (uint32_t node = coalesce_first(c); node != 0; node = coalesce_next(c, node))
             if (coalesce_is_hole(c, node))
-                expected += hole_usable(c->nodes[node].offset, c->nodes[node].size, c->index[i].align_log2) >=
-                            c->index[i].floor;
+                expected += hole_usable(c->nodes[node].offset, c->nodes[node].size, c->index[i].align_log2) != 0;
         if (expected != c->index[i].count) return "an index does not hold every hole that it should";
         wrong = hole_index_check(walked, &walked->index[i]);
         if (wrong != NULL) return wrong;

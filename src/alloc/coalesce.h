@@ -14,18 +14,12 @@
  * one granule and for every named alignment. A block starts at the first aligned granule of its hole; what lies before
  * and after it stay holes. Other alignments work, too (see coalesce_alloc).
  *
- * Best fit leaves many holes that are too small for anything. An index leaves out those below its *floor*, a size that
- * nobody asked for less than so far; they merge like all others and cost nothing else (at 768 MiB of 4-128 KiB blocks
- * that is 40% of the time). A smaller request lowers the floor, to a power of two, and takes in what it has left out.
- *
  * Memory: 32 bytes per node, 16 more per named alignment; nodes <= 2 * (blocks + gaps + 1). Nodes are named by index, so
  * their array may move when it grows. A call reserves the nodes that it needs before it changes anything, so a failure
  * leaves no trace; coalesce_free never needs any and cannot fail for lack of memory.
  *
- * No lock inside: the caller serialises calls. All are O(log holes) expected, O(64) worst, but for: a request below the
- * floor (O(nodes), at most 32 times per index in the life of a heap; never, if options.size_min is kept),
- * _largest_hole when no hole is above the floor (O(nodes)), _reset (O(bins / 64), O(nodes) with gaps), _check, and the
- * copying of a memory callback that moves. */
+ * No lock inside: the caller serialises calls. All are O(log holes) expected, O(64) worst, but for _reset (O(bins / 64),
+ * O(nodes) with gaps), _check (everything) and the copying of a memory callback that moves. */
 #ifndef ACRE_ALLOC_COALESCE_H
 #define ACRE_ALLOC_COALESCE_H
 
@@ -53,7 +47,6 @@ typedef struct coalesce_options {
     coalesce_memory memory;
     uint32_t capacity;    /* granules that are free at first; 0: none until coalesce_extend or _add_range */
     uint32_t exact_sizes; /* hole sizes below it have a bin each: a power of two, 16 to 65,536; 0: 4,096 (17 KiB) */
-    uint32_t size_min;    /* smallest size that will be asked for, where the floor starts; 0: learn it from requests */
     uint32_t node_count;  /* nodes to make room for at init; 0: 96 */
     uint8_t extra_align_log2[COALESCE_EXTRA_MAX]; /* named alignments, log2 of granules, 1 to 31; 0: none */
 } coalesce_options;
@@ -70,13 +63,13 @@ typedef struct hole_links {
 /* One piece of the range.
  *   node[n.next].offset == n.offset + n.size          the ring covers [0, capacity) without a gap or an overlap
  *   n and n.next are never both holes
- *   a hole is in index[i] <=> its usable size at that alignment >= index[i].floor */
+ *   hole <=> in index[0]; in index[i] <=> usable size at that alignment > 0 */
 typedef struct coalesce_node {
     uint32_t offset, size;
     uint32_t prev, next; /* address order; of a spare node, next is the next spare */
     union {
         struct {
-            hole_links links; /* hole in index[0] */
+            hole_links links; /* hole: in index[0] */
             uint32_t hole_state;
         };
         struct {
@@ -92,7 +85,7 @@ _Static_assert(offsetof(coalesce_node, hole_state) == offsetof(coalesce_node, st
 /* Links of a hole in the index of a named alignment. */
 typedef struct hole_extra {
     hole_links links;
-    uint32_t usable; /* granules from the first aligned one */
+    uint32_t usable; /* granules from the first aligned one; 0: not in this index */
 } hole_extra;
 _Static_assert(sizeof(hole_extra) == 16, "four to a cache line");
 
@@ -106,7 +99,6 @@ typedef struct hole_index {
     uint32_t exact_sizes;
     uint32_t exact_log2;
     uint32_t align_log2;
-    uint32_t floor; /* >= 1; usable sizes below it are left out */
     uint32_t count; /* holes in it */
 } hole_index;
 
@@ -159,7 +151,7 @@ bool coalesce_shrink(coalesce *c, uint32_t capacity);
 /* Adds [offset, offset + size), offset >= the present capacity; what lies between is a gap and is never handed out. */
 bool coalesce_add_range(coalesce *c, uint32_t offset, uint32_t size);
 
-/* Granules in the largest hole; 0: none. */
+/* Granules in the largest hole (usable at alignment 1); 0: none. */
 uint32_t coalesce_largest_hole(const coalesce *c);
 /* Verifies every equation above and the tries. NULL: all hold; else a sentence about the first that does not. */
 const char *coalesce_check(const coalesce *c);

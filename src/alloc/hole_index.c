@@ -139,7 +139,7 @@ static const char *check_bin(coalesce *c, hole_index *x, uint32_t bin, uint32_t 
         uint32_t usable = hole_usable_of(c, x, node, plain);
         if (usable != hole_usable(c->nodes[node].offset, c->nodes[node].size, x->align_log2))
             return "a hole's usable size is not the one it was put in with";
-        if (usable < x->floor || hole_bin(x, usable) != bin) return "a hole is in a wrong bin";
+        if (usable == 0 || hole_bin(x, usable) != bin) return "a hole is in a wrong bin";
         uint64_t turns, key = hole_key_of(c, x, node, plain);
         unsigned depth;
         if (!turns_to(c, x, node, plain, &turns, &depth)) return "a trie's links do not agree, or it is too deep";

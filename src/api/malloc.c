@@ -61,8 +61,8 @@ ACRE_API void *malloc(size_t size)
 ACRE_API void free(void *block)
 {
     size_t chunk = space_offset(block) >> CHUNK_SHIFT;
-    if (likely(chunk < the_space.chunk_count)) {
-        uint32_t c = the_space.page_class[chunk];
+    if (likely(chunk < space_chunk_count)) {
+        uint32_t c = space_page_class[chunk];
         thread_cache *tc = process_cache;
         void **top = tc->hit.top[c];
         if (likely(top != tc->hit.end[c])) {

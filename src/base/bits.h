@@ -17,6 +17,8 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define ACRE_NOINLINE __attribute__((noinline))
 #define ACRE_CACHE_LINE 64
+/* On a declaration: the definition is in the same library, so no detour through its table of addresses. */
+#define ACRE_HIDDEN __attribute__((visibility("hidden")))
 
 /* x != 0 */
 static inline unsigned bits_lowest(uint64_t x) { return (unsigned)__builtin_ctzll(x); }

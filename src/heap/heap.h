@@ -56,7 +56,7 @@ typedef struct thread {
 } thread;
 
 /* The hit path's pointer: the calling thread's cache of the process heap, or an empty one. Never NULL. */
-extern _Thread_local thread_cache *process_cache __attribute__((tls_model("initial-exec")));
+extern ACRE_HIDDEN _Thread_local thread_cache *process_cache __attribute__((tls_model("initial-exec")));
 
 /* The process heap, made on first use; NULL when there is not even address space for its tables. */
 acre_heap *heap_process(void);

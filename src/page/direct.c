@@ -34,7 +34,7 @@ static struct {
     acre_direct *first;
 } objects;
 
-static size_t behind_bytes(void) { return the_space.chunk_count * sizeof(uint32_t); }
+static size_t behind_bytes(void) { return space_chunk_count * sizeof(uint32_t); }
 static size_t bitmap_bytes(uint32_t pages) { return (pages + 63u) / 64 * sizeof(uint64_t); }
 static bool is_taken(const acre_direct *d, uint32_t page) { return (d->taken[page >> 6] >> (page & 63)) & 1; }
 

@@ -275,7 +275,7 @@ void page_pool_destroy(page_pool *pool)
         provider_decommit(pool->provider, address, (size_t)(end - first) << CHUNK_SHIFT);
         for (uint32_t p = first; p < first + region_pages(); p++) {
             atomic_store_explicit(&record(p)->state, PAGE_NONE, memory_order_relaxed);
-            the_space.page_class[p] = 0;
+            space_page_class[p] = 0;
         }
         space_give(address);
     }
@@ -290,7 +290,7 @@ bool page_pool_check(page_pool *pool)
         const page_list *l = which ? &pool->clean : &pool->dirty;
         uint32_t n = 0, prev = 0;
         for (uint32_t p = l->head; p && n <= l->count; p = record(p)->next, n++) {
-            ok = ok && record(p)->prev == prev && the_space.page_class[p] == 0;
+            ok = ok && record(p)->prev == prev && space_page_class[p] == 0;
             ok = ok && state_of(p) == (which ? PAGE_CLEAN : PAGE_DIRTY);
             prev = p;
         }

@@ -7,6 +7,9 @@
 #include "page/arena.h"
 
 space the_space;
+char *space_base;
+size_t space_chunk_count;
+uint8_t *space_page_class;
 
 /* Metadata that is indexed by address, for a space of so many bytes. */
 static size_t class_table_bytes(size_t chunks) { return align_up(chunks, os_page_bytes()); }
@@ -32,14 +35,14 @@ static unsigned region_shift_for(size_t bytes)
 static bool reserve_tables(space *s)
 {
     size_t chunks = s->bytes >> CHUNK_SHIFT;
-    s->page_class = arena_reserve(class_table_bytes(chunks));
-    if (!s->page_class) return false;
+    space_page_class = arena_reserve(class_table_bytes(chunks));
+    if (!space_page_class) return false;
     s->pages = arena_reserve(record_table_bytes(chunks));
     if (!s->pages) goto release_classes;
     s->regions = arena_alloc(s->region_count * sizeof(region));
     if (!s->regions) goto release_records;
     /* The class table is read for any address in the space, the other two only where something lives. */
-    if (!arena_commit(s->page_class, class_table_bytes(chunks))) goto free_regions;
+    if (!arena_commit(space_page_class, class_table_bytes(chunks))) goto free_regions;
     return true;
 
 free_regions:
@@ -47,7 +50,7 @@ free_regions:
 release_records:
     arena_release(s->pages, record_table_bytes(chunks));
 release_classes:
-    arena_release(s->page_class, class_table_bytes(chunks));
+    arena_release(space_page_class, class_table_bytes(chunks));
     return false;
 }
 
@@ -65,20 +68,20 @@ static bool reserve_space(space *s, size_t bytes_wanted)
         /* One chunk of metadata: 1/64 of a small space, 1 GiB (of addresses) of a big one. */
         size_t arena_chunk = s->bytes / 64;
         arena_init(arena_chunk > GIB ? GIB : arena_chunk < 256 * KIB ? 256 * KIB : arena_chunk);
-        s->base = os_reserve(s->bytes, (size_t)1 << shift); /* aligned: so are regions and slots */
-        if (!s->base) continue;
+        space_base = os_reserve(s->bytes, (size_t)1 << shift); /* aligned: so are regions and slots */
+        if (!space_base) continue;
         if (reserve_tables(s)) break;
-        os_release(s->base, s->bytes);
-        s->base = NULL;
+        os_release(space_base, s->bytes);
+        space_base = NULL;
     }
-    if (!s->base) {
+    if (!space_base) {
         memset(s, 0, sizeof *s);
         return false;
     }
     s->part_start[SPACE_BLOCKS] = 0;
     s->part_start[SPACE_LARGE] = (size_t)s->region_count * 256 / 640;
     s->part_start[SPACE_RANGES] = (size_t)s->region_count * 416 / 640;
-    s->chunk_count = s->bytes >> CHUNK_SHIFT; /* last: from here on space_contains() says yes */
+    space_chunk_count = s->bytes >> CHUNK_SHIFT; /* last: from here on space_contains() says yes */
     return true;
 }
 
@@ -86,7 +89,7 @@ bool space_init(size_t bytes_wanted)
 {
     static lock once;
     lock_acquire(&once);
-    bool ok = the_space.base || reserve_space(&the_space, bytes_wanted);
+    bool ok = space_base || reserve_space(&the_space, bytes_wanted);
     lock_release(&once);
     return ok;
 }

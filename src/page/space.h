@@ -83,10 +83,7 @@ typedef struct page_record {
 _Static_assert(sizeof(page_record) == ACRE_CACHE_LINE, "a page record is one cache line");
 
 typedef struct space {
-    char *base;
-    size_t chunk_count;  /* bytes >> CHUNK_SHIFT */
-    uint8_t *page_class; /* chunk_count entries */
-    page_record *pages;  /* chunk_count entries */
+    page_record *pages; /* space_chunk_count entries */
     size_t bytes;
     unsigned region_shift;
     uint32_t region_count;
@@ -95,7 +92,11 @@ typedef struct space {
     lock lock;            /* LOCK_RANK_SPACE; guards region runs */
 } space;
 
-extern space the_space;
+extern ACRE_HIDDEN space the_space;
+/* The three that free looks at stand alone, so that each is one load away. Written once, by space_init. */
+extern ACRE_HIDDEN char *space_base;
+extern ACRE_HIDDEN size_t space_chunk_count;  /* bytes >> CHUNK_SHIFT; 0 before space_init */
+extern ACRE_HIDDEN uint8_t *space_page_class; /* space_chunk_count entries */
 
 typedef enum space_part { SPACE_BLOCKS, SPACE_LARGE, SPACE_RANGES } space_part;
 
@@ -104,8 +105,8 @@ typedef enum space_part { SPACE_BLOCKS, SPACE_LARGE, SPACE_RANGES } space_part;
  * later ones only report. */
 bool space_init(size_t bytes_wanted);
 
-static inline size_t space_offset(const void *p) { return (size_t)((uintptr_t)p - (uintptr_t)the_space.base); }
-static inline bool space_contains(const void *p) { return (space_offset(p) >> CHUNK_SHIFT) < the_space.chunk_count; }
+static inline size_t space_offset(const void *p) { return (size_t)((uintptr_t)p - (uintptr_t)space_base); }
+static inline bool space_contains(const void *p) { return (space_offset(p) >> CHUNK_SHIFT) < space_chunk_count; }
 static inline size_t region_bytes(void) { return (size_t)1 << the_space.region_shift; }
 /* p inside of the space */
 static inline region *region_of(const void *p) { return &the_space.regions[space_offset(p) >> the_space.region_shift]; }
@@ -113,8 +114,8 @@ static inline region_kind region_kind_of(const region *r)
 {
     return (region_kind)atomic_load_explicit(&r->kind, memory_order_acquire);
 }
-static inline char *region_address(uint32_t number) { return the_space.base + ((size_t)number << the_space.region_shift); }
-static inline char *page_address(uint32_t number) { return the_space.base + ((size_t)number << CHUNK_SHIFT); }
+static inline char *region_address(uint32_t number) { return space_base + ((size_t)number << the_space.region_shift); }
+static inline char *page_address(uint32_t number) { return space_base + ((size_t)number << CHUNK_SHIFT); }
 static inline uint32_t page_number(const void *p) { return (uint32_t)(space_offset(p) >> CHUNK_SHIFT); }
 static inline _Atomic uint64_t *page_bits(page_record *r)
 {
