@@ -9,6 +9,7 @@
  *   fill    two allocations to one free of a random block until an allocation fails; bytes in blocks / 768 MiB at
  *           that moment. Mean and worst of several runs, each from the state that the last one left at 70%.
  * Sizes are uniform over the range, or log-uniform (each doubling is as likely as the next). */
+#define _POSIX_C_SOURCE 199309L /* clock_gettime */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,8 +200,8 @@ static void measure(const scenario *what, uint64_t operations, double ns_per_tic
     }
     const char *wrong = acre_suballoc_check(r.suballoc);
     if (wrong != NULL) printf("BROKEN: %s\n", wrong);
-    printf("%-32s %7.1f %8.0f   %.4f  %.4f %8u %7u %8.3f %9llu\n", what->name, ns, tail, fill_sum / FILL_RUNS, fill_worst,
-           stats.block_count, stats.hole_count, stats.fragmentation, (unsigned long long)r.failures);
+    printf("%-32s %7.1f %8.0f   %.4f  %.4f %8u %7u %8.3f %9llu\n", what->name, ns, tail, fill_sum / FILL_RUNS,
+           fill_worst, stats.block_count, stats.hole_count, stats.fragmentation, (unsigned long long)r.failures);
     acre_suballoc_destroy(r.suballoc);
 }
 

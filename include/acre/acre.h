@@ -5,8 +5,10 @@
 #ifndef ACRE_ACRE_H
 #define ACRE_ACRE_H
 
+#include "acre/category.h"
 #include "acre/heap.h"
 #include "acre/provider.h"
+#include "acre/stats.h"
 #include "acre/status.h"
 #include "acre/suballoc.h"
 

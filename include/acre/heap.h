@@ -26,16 +26,16 @@ typedef struct acre_heap acre_heap;
 typedef struct acre_heap_options {
     const char *name;                /* for reports, cut at 31 characters; NULL = "heap" */
     const acre_provider *provider;   /* NULL = acre_provider_flexible() */
-    size_t budget_bytes;             /* memory the heap may hold: 64 KiB pages of small blocks + larger blocks; 0 = any */
+    size_t budget_bytes;             /* memory it may hold: 64 KiB pages of small blocks + larger blocks; 0 = any */
     /* Called without locks when an allocation would pass the budget; true = something was freed or the budget raised:
      * try once more. May allocate from other heaps, may free to this one. */
     bool (*on_over_budget)(void *context, acre_heap *heap, size_t bytes);
     void *on_over_budget_context;
-    bool single_thread;              /* only the creating thread uses it: larger blocks take no lock; others get WRONG_THREAD */
+    bool single_thread;              /* only its creator uses it: no lock for larger blocks; else WRONG_THREAD */
     bool fill;                       /* clear values (docs/tuning.md); needs memory that the CPU can touch */
     uint32_t small_size_max;         /* largest fixed-size block, 64 … 8192; 0 = 4096 */
     uint32_t classes_per_doubling;   /* 4 or 8; 0 = 8 */
-    size_t named_align;              /* an alignment that larger blocks often have: gets best fit of its own; 0 = none */
+    size_t named_align;              /* an alignment that larger blocks often have: best fit of its own; 0 = none */
     uint32_t purge_delay_ms;         /* free memory older than this goes back; 0 = 500, UINT32_MAX = never by age */
     size_t cache_bytes_max;          /* free memory kept at most, per allocator; 0 = 64 MiB */
     size_t magazine_bytes_max;       /* a thread keeps at most this much of one block size; 0 = 64 KiB */
@@ -54,7 +54,7 @@ typedef struct acre_site {
         &acre_here_;                                                                         \
     }))
 
-/* INVALID_ARGUMENT (a field out of its bounds), NO_MEMORY, TOO_LARGE (65,000 heaps). Some 100 KiB of metadata as used. */
+/* INVALID_ARGUMENT (a field out of its bounds), NO_MEMORY, TOO_LARGE (65,000 heaps). 100 KiB of metadata as used. */
 ACRE_API acre_status acre_heap_create(const acre_heap_options *options, acre_heap **heap);
 /* Gives back all of its memory, blocks in use included; time goes with the pages, not with the blocks. No thread may
  * use the heap or its blocks meanwhile or after. INVALID_ARGUMENT for NULL and for the process heap. */

@@ -71,7 +71,7 @@ ACRE_API acre_status acre_range_release(acre_range *range);
 /* Puts the pages [offset, offset + bytes) of direct behind range.address + at. The same pages may lie behind several
  * addresses at once: a write through one is seen through all. All three are multiples of 64 KiB. */
 ACRE_API acre_status acre_direct_map(acre_direct *direct, size_t offset, acre_range range, size_t at, size_t bytes);
-/* Nothing behind these addresses any more (touching them faults or reads fresh zeroes); the pages keep their contents. */
+/* Nothing behind these addresses any more (touching them faults or reads zeroes); the pages keep their contents. */
 ACRE_API acre_status acre_direct_unmap(acre_direct *direct, acre_range range, size_t at, size_t bytes);
 
 #ifdef __cplusplus

@@ -13,13 +13,14 @@
 typedef struct account {
     _Atomic size_t bytes;
     _Atomic size_t peak;
-    size_t budget; /* 0 = none */
+    _Atomic size_t budget; /* 0 = none; may be changed at any time */
 } account;
 
 static inline bool account_charge(account *a, size_t bytes)
 {
     size_t before = atomic_fetch_add_explicit(&a->bytes, bytes, memory_order_relaxed);
-    if (a->budget && before + bytes > a->budget) {
+    size_t budget = atomic_load_explicit(&a->budget, memory_order_relaxed);
+    if (budget && before + bytes > budget) {
         atomic_fetch_sub_explicit(&a->bytes, bytes, memory_order_relaxed);
         return false;
     }
@@ -37,7 +38,8 @@ static inline void account_credit(account *a, size_t bytes)
 
 static inline bool account_has_room(const account *a, size_t bytes)
 {
-    return a->budget == 0 || atomic_load_explicit(&a->bytes, memory_order_relaxed) + bytes <= a->budget;
+    size_t budget = atomic_load_explicit(&a->budget, memory_order_relaxed);
+    return budget == 0 || atomic_load_explicit(&a->bytes, memory_order_relaxed) + bytes <= budget;
 }
 
 #endif

@@ -4,40 +4,44 @@
  * Every change has the same three steps: find out what is wanted (reads only), make sure of the nodes that it takes
  * (ensure_spare, the only step that can fail), then change ring, index and totals, which cannot fail.
  *
- * Node 0 is the sentinel: always in the ring, a gap of size 0 to its neighbours, so no end of the range is special.
- * The node that survives a merge is the lower hole; a block that is freed beside no lower hole turns into one itself. */
+ * Node 0 is the sentinel: always in the ring, a gap to its neighbours, and its offset is where the range ends, so
+ * no end of the range is special.
+ * The node that survives a merge is the lower hole; a block that is freed beside no lower hole turns into one. */
 #include "alloc/hole_index.h"
 
 enum {
-    NODES_AT_FIRST = 96,
-    EXACT_SIZES_DEFAULT = 4096,
+    NODES_AT_FIRST = 256,
+    EXACT_SIZES_MAX = 16384,
+    EXACT_SIZES_MIN = 16,
+    FLOOR_AT_FIRST = 1 << 30,
     MEMORY_STEP_BYTES = 4096,
     ALIGN_LOG2_MAX = 31,
     /* How many holes an alignment that is not named may look at before and after it asked for a certain fit. */
     NEAR_FITS_FIRST = 8,
     NEAR_FITS_LAST = 64,
 };
-#define GENERATION_ONE 4u
-#define GENERATION_BITS 30
+#define GENERATION_ONE (1u << COALESCE_GENERATION_SHIFT)
+#define GENERATION_BITS (32 - COALESCE_GENERATION_SHIFT)
+#define GENERATION_MASK (~(GENERATION_ONE - 1))
 
 /* --- node memory ------------------------------------------------------------------------------------------------ */
 
-static size_t record_bytes(unsigned part) { return part == 0 ? sizeof(coalesce_node) : sizeof(hole_extra); }
+static size_t record_bytes(unsigned part) { return part == 0 ? sizeof(coalesce_node) : sizeof(hole_links); }
 
-/* A part is [words | summary | heads | nodes or links], the last one 64-byte aligned. */
+/* Part i is [words | summary | heads | records] of index i, the records 64-byte aligned; part 0's are the nodes. */
 static void place_part(coalesce *c, unsigned part)
 {
     hole_index *x = &c->index[part];
     uint32_t words = (hole_bin_count(x->exact_sizes, x->exact_log2) >> 6) + 1;
-    char *base = c->part_base[part], *records = base + c->table_bytes;
-    x->words = (uint64_t *)(void *)base;
+    char *records = (char *)c->part_base[part] + c->table_bytes;
+    x->words = c->part_base[part];
     x->summary = x->words + words;
     x->heads = (uint32_t *)(void *)(x->summary + (words >> 6) + 1);
+    x->links = records;
+    x->link_shift = bits_lowest(record_bytes(part));
     if (part == 0) {
         c->nodes = (coalesce_node *)(void *)records;
-        x->extras = NULL;
-    } else {
-        x->extras = (hole_extra *)(void *)records;
+        x->links = records + offsetof(coalesce_node, links);
     }
 }
 
@@ -104,14 +108,14 @@ static inline uint32_t take_node(coalesce *c, enum coalesce_state state)
             c->nodes[node].state += GENERATION_ONE; /* a block that coalesce_reset forgot */
         }
     }
-    c->nodes[node].state = (c->nodes[node].state & ~3u) | state;
+    c->nodes[node].state = (c->nodes[node].state & GENERATION_MASK) | state;
     return node;
 }
 
 static inline void give_node(coalesce *c, uint32_t node)
 {
     coalesce_node *n = &c->nodes[node];
-    n->state = (n->state & ~3u) | COALESCE_SPARE;
+    n->state = (n->state & GENERATION_MASK) | COALESCE_SPARE;
     n->next = c->node_spare;
     c->node_spare = node;
     c->spare_count++;
@@ -136,75 +140,108 @@ static inline void unlink_node(coalesce *c, uint32_t node)
     c->nodes[next].prev = prev;
 }
 
-static ACRE_NOINLINE void index_extras(coalesce *c, uint32_t node)
+static ACRE_NOINLINE void index_extras(coalesce *c, uint32_t node, uint32_t size)
 {
     for (uint32_t i = 1; i < c->index_count; i++) {
         hole_index *x = &c->index[i];
-        uint32_t usable = hole_usable(c->nodes[node].offset, c->nodes[node].size, x->align_log2);
-        x->extras[node].usable = usable;
-        if (usable != 0) hole_index_insert(c, x, node, false);
+        uint32_t usable = hole_usable(c->nodes[node].offset, size, x->align_log2);
+        if (usable >= x->floor) hole_index_insert(c, x, node, usable);
     }
 }
 
-static ACRE_NOINLINE void unindex_extras(coalesce *c, uint32_t node)
+static ACRE_NOINLINE void unindex_extras(coalesce *c, uint32_t node, uint32_t size)
 {
-    for (uint32_t i = 1; i < c->index_count; i++)
-        if (c->index[i].extras[node].usable != 0) hole_index_remove(c, &c->index[i], node, false);
+    for (uint32_t i = 1; i < c->index_count; i++) {
+        hole_index *x = &c->index[i];
+        uint32_t usable = hole_usable(c->nodes[node].offset, size, x->align_log2);
+        if (usable >= x->floor) hole_index_remove(c, x, node, usable);
+    }
 }
 
-/* Offset and size of a hole are changed only between unindex and index. */
-static inline void index_hole(coalesce *c, uint32_t node)
+/* The offset and the size of a hole change only between unindex and index. */
+static inline void index_hole(coalesce *c, uint32_t node, uint32_t size)
 {
-    hole_index_insert(c, &c->index[0], node, true);
-    if (unlikely(c->index_count > 1)) index_extras(c, node);
+    if (size >= c->index[0].floor) hole_index_insert(c, &c->index[0], node, size);
+    if (unlikely(c->index_count > 1)) index_extras(c, node, size);
 }
 
-static inline void unindex_hole(coalesce *c, uint32_t node)
+static inline void unindex_hole(coalesce *c, uint32_t node, uint32_t size)
 {
-    hole_index_remove(c, &c->index[0], node, true);
-    if (unlikely(c->index_count > 1)) unindex_extras(c, node);
+    if (size >= c->index[0].floor) hole_index_remove(c, &c->index[0], node, size);
+    if (unlikely(c->index_count > 1)) unindex_extras(c, node, size);
+}
+
+/* Somebody asks for less than ever before: the floor goes down to a power of two, so this happens at most 32 times, and
+ * the holes between the new floor and the old one go in. */
+static ACRE_NOINLINE void lower_floor(coalesce *c, hole_index *x, uint32_t size)
+{
+    uint32_t old_floor = x->floor;
+    x->floor = 1u << bits_highest(size);
+    for (uint32_t node = coalesce_first(c); node != 0; node = coalesce_next(c, node)) {
+        if (!coalesce_is_hole(c, node)) continue;
+        uint32_t usable = hole_usable(coalesce_offset(c, node), coalesce_size(c, node), x->align_log2);
+        if (usable >= x->floor && usable < old_floor) hole_index_insert(c, x, node, usable);
+    }
 }
 
 /* --- finding ---------------------------------------------------------------------------------------------------- */
 
-static bool fits(const coalesce *c, uint32_t node, uint32_t size, unsigned align_log2)
+/* A hole, 0: none, and its usable size at the alignment that was asked for. */
+typedef struct fit {
+    uint32_t node, usable;
+} fit;
+
+static inline fit best_fit(coalesce *c, hole_index *x, uint32_t size)
 {
-    return node != 0 && hole_usable(c->nodes[node].offset, c->nodes[node].size, align_log2) >= size;
+    fit found = {0, 0};
+    if (unlikely(size < x->floor)) lower_floor(c, x, size);
+    found.node = hole_index_best(c, x, size, &found.usable);
+    return found;
 }
 
-/* Looks at up to `tries` holes with usable size >= about `size` in x, three of each bin, small ones first. */
-static uint32_t near_fit(coalesce *c, hole_index *x, uint32_t size, unsigned align_log2, unsigned tries)
+static uint32_t usable_at(const coalesce *c, uint32_t node, unsigned align_log2)
 {
-    bool plain = x->extras == NULL;
+    return node == 0 ? 0 : hole_usable(coalesce_offset(c, node), coalesce_size(c, node), align_log2);
+}
+
+/* Looks into up to `tries` bins of x from `size` on, at three holes of each, small ones first. */
+static fit near_fit(const coalesce *c, const hole_index *x, uint32_t size, unsigned align_log2, unsigned tries)
+{
     uint32_t bin = hole_bin(x, size);
     for (; tries != 0 && (bin = hole_bin_next(x, bin)) != 0; bin++, tries--) {
-        uint32_t root = x->heads[bin];
-        if (fits(c, root, size, align_log2)) return root;
-        const hole_links *links = hole_links_of(c, x, root, plain);
-        for (int side = 0; side < 2; side++)
-            if (fits(c, links->child[side], size, align_log2)) return links->child[side];
+        uint32_t candidates[3] = {x->heads[bin], 0, 0};
+        if (!(c->nodes[candidates[0]].state & x->alone)) {
+            candidates[1] = hole_link(x, candidates[0])->child[0];
+            candidates[2] = hole_link(x, candidates[0])->child[1];
+        }
+        for (int i = 0; i < 3; i++) {
+            uint32_t usable = usable_at(c, candidates[i], align_log2);
+            if (usable >= size) return (fit){candidates[i], usable};
+        }
     }
-    return 0;
+    return (fit){0, 0};
 }
 
-static uint32_t best(coalesce *c, hole_index *x, uint32_t size)
+static ACRE_NOINLINE fit find_not_named(coalesce *c, uint32_t i, uint32_t size, unsigned align_log2)
 {
-    return x->extras == NULL ? hole_index_best(c, x, size, true) : hole_index_best(c, x, size, false);
+    hole_index *below = &c->index[i];
+    if (size < below->floor) lower_floor(c, below, size);
+    fit found = near_fit(c, below, size, align_log2, NEAR_FITS_FIRST);
+    uint64_t certain = (uint64_t)size + ((uint64_t)1 << align_log2) - ((uint64_t)1 << below->align_log2);
+    if (found.node == 0 && certain <= c->capacity) found = best_fit(c, below, (uint32_t)certain);
+    if (found.node == 0 && i + 1 < c->index_count) found = best_fit(c, below + 1, size);
+    if (found.node == 0) found = near_fit(c, below, size, align_log2, NEAR_FITS_LAST);
+    found.usable = usable_at(c, found.node, align_log2);
+    return found;
 }
 
 /* A hole that holds `size` granules from its first multiple of 1 << align_log2 on. */
-static ACRE_NOINLINE uint32_t find_aligned(coalesce *c, uint32_t size, unsigned align_log2)
+static ACRE_NOINLINE fit find_aligned(coalesce *c, uint32_t size, unsigned align_log2)
 {
     uint32_t i = c->index_count - 1;
     while (c->index[i].align_log2 > align_log2) i--;
-    hole_index *below = &c->index[i];
-    if (likely(below->align_log2 == align_log2)) return best(c, below, size);
-
-    uint32_t node = near_fit(c, below, size, align_log2, NEAR_FITS_FIRST);
-    uint64_t certain = (uint64_t)size + ((uint64_t)1 << align_log2) - ((uint64_t)1 << below->align_log2);
-    if (node == 0 && certain <= c->capacity) node = best(c, below, (uint32_t)certain);
-    if (node == 0 && i + 1 < c->index_count) node = best(c, below + 1, size);
-    return node != 0 ? node : near_fit(c, below, size, align_log2, NEAR_FITS_LAST);
+    if (likely(c->index[i].align_log2 == align_log2)) return best_fit(c, &c->index[i], size);
+    return find_not_named(c, i, size, align_log2);
 }
 
 /* --- blocks ----------------------------------------------------------------------------------------------------- */
@@ -212,34 +249,29 @@ static ACRE_NOINLINE uint32_t find_aligned(coalesce *c, uint32_t size, unsigned 
 uint32_t coalesce_alloc(coalesce *c, uint32_t size, unsigned align_log2, uint32_t *offset)
 {
     if (unlikely(size == 0 || size > c->capacity || align_log2 > ALIGN_LOG2_MAX)) return 0;
-    uint32_t block = likely(align_log2 == 0) ? hole_index_best(c, &c->index[0], size, true)
-                                             : find_aligned(c, size, align_log2);
+    fit found = likely(align_log2 == 0) ? best_fit(c, &c->index[0], size) : find_aligned(c, size, align_log2);
+    uint32_t block = found.node;
     if (unlikely(block == 0)) return 0;
     uint32_t hole_offset = c->nodes[block].offset;
-    uint32_t start = (uint32_t)align_up(hole_offset, (uint64_t)1 << align_log2);
-    uint32_t lead = start - hole_offset, tail = c->nodes[block].size - lead - size;
+    uint32_t start = align_log2 == 0 ? hole_offset : (uint32_t)align_up(hole_offset, (uint64_t)1 << align_log2);
+    uint32_t lead = start - hole_offset, tail = found.usable - size;
     uint32_t pieces = (uint32_t)(lead != 0) + (uint32_t)(tail != 0);
     if (unlikely(!ensure_spare(c, pieces))) return 0;
 
-    unindex_hole(c, block);
+    unindex_hole(c, block, lead + found.usable);
     if (lead != 0) {
         uint32_t hole = block;
-        c->nodes[hole].size = lead;
         block = take_node(c, COALESCE_USED);
+        c->nodes[block].offset = start;
         link_after(c, block, hole);
-        index_hole(c, hole);
+        index_hole(c, hole, lead);
     }
-    coalesce_node *b = &c->nodes[block];
-    b->offset = start;
-    b->size = size;
-    b->tag = 0;
-    b->state = (b->state & ~3u) | COALESCE_USED;
+    c->nodes[block].state = (c->nodes[block].state & GENERATION_MASK) | COALESCE_USED;
     if (tail != 0) {
         uint32_t hole = take_node(c, COALESCE_HOLE);
         c->nodes[hole].offset = start + size;
-        c->nodes[hole].size = tail;
         link_after(c, hole, block);
-        index_hole(c, hole);
+        index_hole(c, hole, tail);
     }
     c->used += size;
     c->block_count++;
@@ -252,27 +284,27 @@ uint32_t coalesce_free(coalesce *c, uint32_t node)
 {
     coalesce_node *nodes = c->nodes, *n = &nodes[node];
     if (unlikely(node - 1 >= c->node_fresh - 1 || (n->state & 3) != COALESCE_USED)) return 0;
-    uint32_t prev = n->prev, next = n->next, size = n->size;
+    uint32_t prev = n->prev, next = n->next, start = n->offset, end = nodes[next].offset;
     bool joins_prev = (nodes[prev].state & 3) == COALESCE_HOLE, joins_next = (nodes[next].state & 3) == COALESCE_HOLE;
-    c->used -= size;
+    c->used -= end - start;
     c->block_count--;
     c->hole_count += 1u - joins_prev - joins_next;
-    n->state = ((n->state & ~3u) + GENERATION_ONE) | COALESCE_HOLE;
+    n->state = ((n->state & GENERATION_MASK) + GENERATION_ONE) | COALESCE_HOLE;
     if (joins_next) {
-        unindex_hole(c, next);
-        size += nodes[next].size;
-        unlink_node(c, next);
+        uint32_t after = nodes[next].next, hole_end = nodes[after].offset;
+        unindex_hole(c, next, hole_end - end);
         give_node(c, next);
+        end = hole_end, next = after;
     }
     if (joins_prev) {
-        unindex_hole(c, prev);
-        size += nodes[prev].size;
-        unlink_node(c, node);
+        uint32_t hole_start = nodes[prev].offset;
+        unindex_hole(c, prev, start - hole_start);
         give_node(c, node);
-        node = prev;
+        start = hole_start, node = prev;
     }
-    nodes[node].size = size;
-    index_hole(c, node);
+    nodes[node].next = next;
+    nodes[next].prev = node;
+    index_hole(c, node, end - start);
     return node;
 }
 
@@ -280,16 +312,16 @@ uint32_t coalesce_free(coalesce *c, uint32_t node)
 bool coalesce_resize(coalesce *c, uint32_t node, uint32_t size)
 {
     if (node == 0 || node >= c->node_fresh || !coalesce_is_used(c, node) || size == 0) return false;
-    uint32_t old_size = c->nodes[node].size, next = c->nodes[node].next;
+    uint32_t old_size = coalesce_size(c, node), next = coalesce_next(c, node);
     bool joins_next = coalesce_is_hole(c, next);
-    uint32_t room = old_size + (joins_next ? c->nodes[next].size : 0);
+    uint32_t hole_size = joins_next ? coalesce_size(c, next) : 0, room = old_size + hole_size;
     if (size == old_size) return true;
     if (size > room) return false;
     uint32_t tail = room - size;
     if (!joins_next && !ensure_spare(c, 1)) return false;
 
     if (joins_next) {
-        unindex_hole(c, next);
+        unindex_hole(c, next, hole_size);
         if (tail == 0) {
             unlink_node(c, next);
             give_node(c, next);
@@ -300,11 +332,9 @@ bool coalesce_resize(coalesce *c, uint32_t node, uint32_t size)
         link_after(c, next, node);
         c->hole_count++;
     }
-    c->nodes[node].size = size;
     if (tail != 0) {
         c->nodes[next].offset = c->nodes[node].offset + size;
-        c->nodes[next].size = tail;
-        index_hole(c, next);
+        index_hole(c, next, tail);
     }
     c->used += size - old_size;
     return true;
@@ -312,50 +342,53 @@ bool coalesce_resize(coalesce *c, uint32_t node, uint32_t size)
 
 uint32_t coalesce_largest_hole(const coalesce *c)
 {
-    /* The walks are shared with those that write, hence not const. */
-    coalesce *walked = (coalesce *)(uintptr_t)c;
-    return hole_index_largest(walked, &walked->index[0]);
+    uint32_t largest = hole_index_largest(&c->index[0]);
+    if (largest != 0 || c->hole_count == 0) return largest;
+    for (uint32_t node = coalesce_first(c); node != 0; node = coalesce_next(c, node)) /* all are below the floor */
+        if (coalesce_is_hole(c, node) && coalesce_size(c, node) > largest) largest = coalesce_size(c, node);
+    return largest;
 }
 
 bool coalesce_handle_is_stale(const coalesce *c, uint64_t handle)
 {
     uint32_t node = (uint32_t)handle, generation = (uint32_t)(handle >> 32);
     if (node == 0 || node >= c->node_touched || generation >> GENERATION_BITS != 0) return false;
-    uint32_t age = ((c->nodes[node].state >> 2) - generation) & (uint32_t)bits_mask(GENERATION_BITS);
+    uint32_t age = (c->nodes[node].state >> COALESCE_GENERATION_SHIFT) - generation;
+    age &= (uint32_t)bits_mask(GENERATION_BITS);
     return age < 1u << (GENERATION_BITS - 1);
 }
 
 /* --- the range -------------------------------------------------------------------------------------------------- */
 
+static void set_capacity(coalesce *c, uint32_t capacity) { c->capacity = c->nodes[0].offset = capacity; }
+
 /* Appends [capacity, capacity + size) as a gap or a hole; a hole after a hole makes it larger. After ensure_spare. */
 static void append(coalesce *c, uint32_t size, enum coalesce_state state)
 {
-    uint32_t last = coalesce_last(c);
+    uint32_t last = coalesce_last(c), offset = c->capacity;
     if (state == COALESCE_HOLE && coalesce_is_hole(c, last)) {
-        unindex_hole(c, last);
-        c->nodes[last].size += size;
-        index_hole(c, last);
+        unindex_hole(c, last, coalesce_size(c, last));
     } else {
         uint32_t node = take_node(c, state);
-        c->nodes[node].offset = c->capacity;
-        c->nodes[node].size = size;
+        c->nodes[node].offset = offset;
         link_after(c, node, last);
+        last = node;
         if (state == COALESCE_HOLE) {
             c->hole_count++;
-            index_hole(c, node);
         } else {
             c->gap_count++;
             c->gap += size;
         }
     }
-    c->capacity += size;
+    set_capacity(c, offset + size);
+    if (state == COALESCE_HOLE) index_hole(c, last, coalesce_size(c, last));
 }
 
 bool coalesce_add_range(coalesce *c, uint32_t offset, uint32_t size)
 {
     if (offset < c->capacity || (uint64_t)offset + size > COALESCE_CAPACITY_MAX) return false;
     if (size == 0) return true;
-    if (!ensure_spare(c, 2)) return false;
+    if (!ensure_spare(c, offset > c->capacity ? 2 : !coalesce_is_hole(c, coalesce_last(c)))) return false;
     if (offset > c->capacity) append(c, offset - c->capacity, COALESCE_GAP);
     append(c, size, COALESCE_HOLE);
     return true;
@@ -374,22 +407,20 @@ bool coalesce_shrink(coalesce *c, uint32_t capacity)
          node = coalesce_prev(c, node))
         if (coalesce_is_used(c, node)) return false;
     while (c->capacity > capacity) {
-        uint32_t node = coalesce_last(c);
-        coalesce_node *n = &c->nodes[node];
+        uint32_t node = coalesce_last(c), offset = coalesce_offset(c, node), size = coalesce_size(c, node);
         bool hole = coalesce_is_hole(c, node);
-        uint32_t keep = n->offset < capacity ? capacity - n->offset : 0;
+        uint32_t keep = offset < capacity ? capacity - offset : 0;
         if (hole)
-            unindex_hole(c, node);
+            unindex_hole(c, node, size);
         else
-            c->gap -= n->size - keep;
-        n->size = keep;
-        c->capacity = n->offset + keep;
+            c->gap -= size - keep;
+        set_capacity(c, offset + keep);
         if (keep == 0) {
             *(hole ? &c->hole_count : &c->gap_count) -= 1;
             unlink_node(c, node);
             give_node(c, node);
         } else if (hole) {
-            index_hole(c, node);
+            index_hole(c, node, keep);
         }
     }
     return true;
@@ -411,8 +442,12 @@ static void forget(coalesce *c)
 
 bool coalesce_init(coalesce *c, const coalesce_options *options)
 {
-    uint32_t exact = options->exact_sizes != 0 ? options->exact_sizes : EXACT_SIZES_DEFAULT;
-    if (!is_power_of_two(exact) || exact < 1u << HOLE_BINS_PER_DOUBLING_LOG2 || exact > 1u << HOLE_EXACT_LOG2_MAX)
+    uint32_t exact = options->exact_sizes;
+    if (exact == 0) {
+        exact = EXACT_SIZES_MAX;
+        while (exact > EXACT_SIZES_MIN && options->capacity != 0 && exact / 2 > options->capacity) exact /= 2;
+    }
+    if (!is_power_of_two(exact) || exact < EXACT_SIZES_MIN || exact > 1u << HOLE_EXACT_LOG2_MAX)
         return false;
     if (options->capacity > COALESCE_CAPACITY_MAX || options->memory.grow == NULL) return false;
 
@@ -432,6 +467,8 @@ bool coalesce_init(coalesce *c, const coalesce_options *options)
     for (uint32_t i = 0; i < c->index_count; i++) {
         c->index[i].exact_sizes = exact;
         c->index[i].exact_log2 = exact_log2;
+        c->index[i].alone = (uint32_t)COALESCE_ALONE << i;
+        c->index[i].floor = options->size_min != 0 ? options->size_min : FLOOR_AT_FIRST;
     }
     uint32_t count = options->node_count != 0 ? options->node_count : NODES_AT_FIRST;
     if (!coalesce_reserve_nodes(c, count < 4 ? 4 : count)) {
@@ -445,7 +482,7 @@ bool coalesce_init(coalesce *c, const coalesce_options *options)
 
 void coalesce_destroy(coalesce *c)
 {
-    for (unsigned part = 0; part < c->index_count; part++)
+    for (unsigned part = 0; part < COALESCE_INDEX_MAX; part++)
         if (c->part_base[part] != NULL && c->memory.release != NULL)
             c->memory.release(c->memory.context, part, c->part_base[part], c->part_bytes[part]);
     *c = (coalesce){.index_count = 0};
@@ -469,27 +506,28 @@ void coalesce_reset(coalesce *c)
 
 static const char *check_ring(const coalesce *c, uint32_t *ring_count)
 {
-    uint64_t end = 0, used = 0, gap = 0;
+    uint64_t used = 0, gap = 0;
     uint32_t counts[4] = {0, 0, 0, 0}, previous = 0;
-    if ((c->nodes[0].state & 3) != COALESCE_GAP || c->nodes[0].size != 0) return "the sentinel is damaged";
+    if ((c->nodes[0].state & 3) != COALESCE_GAP) return "the sentinel is damaged";
+    if (c->nodes[0].offset != c->capacity) return "the ring does not end at the capacity";
     *ring_count = 1;
     for (uint32_t node = c->nodes[0].next; node != 0; node = c->nodes[node].next) {
         if (node >= c->node_fresh || *ring_count >= c->node_fresh) return "the ring leaves the nodes, or has a cycle";
         const coalesce_node *n = &c->nodes[node];
-        enum coalesce_state state = coalesce_state_of(c, node);
         if (n->prev != previous) return "prev does not lead back";
-        if (n->size == 0 || n->offset != end) return "the ring does not cover the range exactly";
+        if (n->next >= c->node_fresh || c->nodes[n->next].offset <= n->offset) return "offsets do not rise";
+        if (previous == 0 && n->offset != 0) return "the ring does not start at 0";
+        enum coalesce_state state = coalesce_state_of(c, node);
         if (state == COALESCE_SPARE) return "a spare node is in the ring";
         if (state == COALESCE_HOLE && coalesce_is_hole(c, previous)) return "two holes are neighbours";
-        end += n->size;
-        if (state == COALESCE_USED) used += n->size;
-        if (state == COALESCE_GAP) gap += n->size;
+        if (state == COALESCE_USED) used += coalesce_size(c, node);
+        if (state == COALESCE_GAP) gap += coalesce_size(c, node);
         counts[state]++;
         previous = node;
         ++*ring_count;
     }
     if (c->nodes[0].prev != previous) return "prev of the sentinel is not the last node";
-    if (end != c->capacity) return "the ring does not end at the capacity";
+    if (previous == 0 && c->capacity != 0) return "the ring is empty, the range is not";
     if (used != c->used || gap != c->gap) return "granules used or in gaps do not match their totals";
     if (counts[COALESCE_USED] != c->block_count || counts[COALESCE_HOLE] != c->hole_count ||
         counts[COALESCE_GAP] != c->gap_count)
@@ -497,29 +535,34 @@ static const char *check_ring(const coalesce *c, uint32_t *ring_count)
     return NULL;
 }
 
-const char *coalesce_check(const coalesce *c)
+static const char *check_spares(const coalesce *c, uint32_t ring_count)
 {
-    uint32_t ring = 0, spares = 0;
-    const char *wrong = check_ring(c, &ring);
-    if (wrong != NULL) return wrong;
+    uint32_t spares = 0;
     for (uint32_t node = c->node_spare; node != 0; node = c->nodes[node].next) {
         if (node >= c->node_fresh || ++spares > c->node_fresh) return "the spare list leaves the nodes, or has a cycle";
         if (coalesce_state_of(c, node) != COALESCE_SPARE) return "a node in the spare list is in use";
     }
-    if (ring + spares != c->node_fresh) return "a node is neither in the ring nor spare";
+    if (ring_count + spares != c->node_fresh) return "a node is neither in the ring nor spare";
     if (spares + (c->node_capacity - c->node_fresh) != c->spare_count) return "spare nodes do not match their total";
     if (c->node_fresh > c->node_touched || c->node_touched > c->node_capacity) return "node marks are out of order";
-
-    /* Each index: all that its bins hold are holes of the right usable size, each once; so equal counts mean all. */
-    coalesce *walked = (coalesce *)(uintptr_t)c;
-    for (uint32_t i = 0; i < c->index_count; i++) {
-        uint32_t expected = 0;
-        for (uint32_t node = coalesce_first(c); node != 0; node = coalesce_next(c, node))
-            if (coalesce_is_hole(c, node))
-                expected += hole_usable(c->nodes[node].offset, c->nodes[node].size, c->index[i].align_log2) != 0;
-        if (expected != c->index[i].count) return "an index does not hold every hole that it should";
-        wrong = hole_index_check(walked, &walked->index[i]);
-        if (wrong != NULL) return wrong;
-    }
     return NULL;
+}
+
+/* All that the bins hold are holes of the right usable size, each once; so if there are as many as there should be,
+ * all are there. */
+static const char *check_index(const coalesce *c, const hole_index *x)
+{
+    uint32_t expected = 0;
+    for (uint32_t node = coalesce_first(c); node != 0; node = coalesce_next(c, node))
+        expected += coalesce_is_hole(c, node) && usable_at(c, node, x->align_log2) >= x->floor;
+    return hole_index_check(c, x, expected);
+}
+
+const char *coalesce_check(const coalesce *c)
+{
+    uint32_t ring_count = 0;
+    const char *wrong = check_ring(c, &ring_count);
+    if (wrong == NULL) wrong = check_spares(c, ring_count);
+    for (uint32_t i = 0; i < c->index_count && wrong == NULL; i++) wrong = check_index(c, &c->index[i]);
+    return wrong;
 }

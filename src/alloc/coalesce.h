@@ -14,12 +14,19 @@
  * one granule and for every named alignment. A block starts at the first aligned granule of its hole; what lies before
  * and after it stay holes. Other alignments work, too (see coalesce_alloc).
  *
- * Memory: 32 bytes per node, 16 more per named alignment; nodes <= 2 * (blocks + gaps + 1). Nodes are named by index, so
- * their array may move when it grows. A call reserves the nodes that it needs before it changes anything, so a failure
- * leaves no trace; coalesce_free never needs any and cannot fail for lack of memory.
+ * Best fit leaves many holes that are too small for anything. An index leaves out those below its *floor*, a size that
+ * nobody asked for less than so far; they merge like all others and cost nothing else (at 768 MiB of 4-128 KiB blocks
+ * that is 40% of the time). A smaller request lowers the floor, to a power of two, and takes in what it has left out.
  *
- * No lock inside: the caller serialises calls. All are O(log holes) expected, O(64) worst, but for _reset (O(bins / 64),
- * O(nodes) with gaps), _check (everything) and the copying of a memory callback that moves. */
+ * Memory: 32 bytes per node, 16 more per named alignment, 66 KiB of table per index (see exact_sizes);
+ * nodes <= 2 * (blocks + gaps + 1). Nodes are named by index, so their array may move when it grows. A call reserves
+ * the nodes that it needs before it changes anything, so a failure leaves no trace; coalesce_free never needs any and
+ * cannot fail for lack of memory.
+ *
+ * No lock inside: the caller serialises calls. All are O(log holes) expected, O(64) worst, but for: a request below the
+ * floor (O(nodes), at most 32 times per index in the life of a heap; never, if options.size_min is kept),
+ * _largest_hole when no hole is above the floor (O(nodes)), _reset (O(bins / 64), O(nodes) with gaps), _check, and the
+ * copying of a memory callback that moves. */
 #ifndef ACRE_ALLOC_COALESCE_H
 #define ACRE_ALLOC_COALESCE_H
 
@@ -33,7 +40,8 @@ enum {
 /* Offsets stay below 2^32 - 1, so that offset + size fits into 32 bits. */
 #define COALESCE_CAPACITY_MAX (UINT32_MAX - 1)
 
-/* Where nodes and tables live. There is one array per part: part 0, and one more for each named alignment. */
+/* Where nodes and tables live. There is one array per part: part 0, and one more for each named alignment.
+ * Part 0 needs 32 bytes per node, the others 16, and each a table of 66 KiB or as exact_sizes says. */
 typedef struct coalesce_memory {
     void *context;
     /* An array of new_bytes that begins with the old_bytes of `old` (NULL and 0 at first), at the same or at another
@@ -46,65 +54,59 @@ typedef struct coalesce_memory {
 typedef struct coalesce_options {
     coalesce_memory memory;
     uint32_t capacity;    /* granules that are free at first; 0: none until coalesce_extend or _add_range */
-    uint32_t exact_sizes; /* hole sizes below it have a bin each: a power of two, 16 to 65,536; 0: 4,096 (17 KiB) */
-    uint32_t node_count;  /* nodes to make room for at init; 0: 96 */
+    uint32_t exact_sizes; /* hole sizes below it have a bin each: a power of two, 16 to 65,536, 4 bytes per bin;
+                           * 0: 16,384, or the power of two above capacity if that is less */
+    uint32_t size_min;    /* smallest size that will be asked for, where the floor starts; 0: learn it from requests */
+    uint32_t node_count;  /* nodes to make room for at init; 0: 256 */
     uint8_t extra_align_log2[COALESCE_EXTRA_MAX]; /* named alignments, log2 of granules, 1 to 31; 0: none */
 } coalesce_options;
 
-/* The low two bits of a node's state word; the other thirty count its frees. */
+/* The low two bits of a node's state word. The next four are flags, the other 26 count its frees. */
 enum coalesce_state { COALESCE_SPARE, COALESCE_HOLE, COALESCE_USED, COALESCE_GAP };
+enum {
+    COALESCE_TAGGED = 4, /* of a block: its tag is not 0 */
+    COALESCE_ALONE = 4,  /* of a hole, << i: alone in its exact bin of index i, its links there mean nothing */
+    COALESCE_GENERATION_SHIFT = 6,
+};
 
-/* A place in one of the tries of hole_index.h. parent == 0: the root of its bin. */
+/* A hole's place in a trie of hole_index.h; of a block, the children in index 0 are its tag. */
 typedef struct hole_links {
     uint32_t child[2];
-    uint32_t parent;
+    uint32_t parent; /* 0: the root of its bin */
+    uint32_t order;  /* what its bin sorts by first: offset in an exact bin, usable size in one of several sizes */
 } hole_links;
+_Static_assert(sizeof(hole_links) == 16, "16 bytes per node and named alignment");
 
-/* One piece of the range.
- *   node[n.next].offset == n.offset + n.size          the ring covers [0, capacity) without a gap or an overlap
+/* One piece of the range, from its offset to that of the next.
+ *   n.next.offset > n.offset; node 0: offset == capacity      so the ring covers [0, capacity) exactly
  *   n and n.next are never both holes
- *   hole <=> in index[0]; in index[i] <=> usable size at that alignment > 0 */
+ *   a hole is in index[i] <=> its usable size at that alignment >= index[i].floor */
 typedef struct coalesce_node {
-    uint32_t offset, size;
+    uint32_t offset;
     uint32_t prev, next; /* address order; of a spare node, next is the next spare */
-    union {
-        struct {
-            hole_links links; /* hole: in index[0] */
-            uint32_t hole_state;
-        };
-        struct {
-            uint64_t tag; /* used: the caller's */
-            uint32_t unused;
-            uint32_t state; /* generation << 2 | coalesce_state */
-        };
-    };
+    uint32_t state;      /* generation << 6 | flags << 2 | coalesce_state */
+    hole_links links;    /* in index 0 */
 } coalesce_node;
 _Static_assert(sizeof(coalesce_node) == 32, "two nodes to a cache line");
-_Static_assert(offsetof(coalesce_node, hole_state) == offsetof(coalesce_node, state), "one state word");
-
-/* Links of a hole in the index of a named alignment. */
-typedef struct hole_extra {
-    hole_links links;
-    uint32_t usable; /* granules from the first aligned one; 0: not in this index */
-} hole_extra;
-_Static_assert(sizeof(hole_extra) == 16, "four to a cache line");
 
 /* The size table of one alignment; see hole_index.h. */
 typedef struct hole_index {
-    uint32_t *heads;    /* [bin] root of the bin's trie; means nothing where the bin's bit is clear */
-    uint64_t *words;    /* bit b: bin b has a hole */
-    uint64_t *summary;  /* bit w: words[w] != 0 */
-    uint64_t top;       /* bit s: summary[s] != 0 */
-    hole_extra *extras; /* [node]; NULL in index[0], whose links are in the nodes */
+    uint64_t *words;   /* bit b: bin b has a hole */
+    uint64_t *summary; /* bit w: words[w] != 0 */
+    uint32_t *heads;   /* [bin] root of the bin's trie; means nothing where the bin's bit is clear */
+    char *links;       /* [node << link_shift] hole_links: in the nodes for index 0, else an array of their own */
+    uint64_t top;      /* bit s: summary[s] != 0 */
+    uint32_t link_shift;
     uint32_t exact_sizes;
     uint32_t exact_log2;
+    uint32_t floor; /* >= 1; usable sizes below it are left out */
     uint32_t align_log2;
-    uint32_t count; /* holes in it */
+    uint32_t alone; /* COALESCE_ALONE << i */
 } hole_index;
 
 typedef struct coalesce {
     coalesce_node *nodes;
-    uint32_t capacity;     /* end of the managed range */
+    uint32_t capacity;     /* end of the managed range, == nodes[0].offset */
     uint32_t used;         /* granules in blocks */
     uint32_t gap;          /* granules in gaps; used + gap + holes == capacity */
     uint32_t block_count;
@@ -116,12 +118,17 @@ typedef struct coalesce {
     uint32_t node_touched; /* nodes below have been in use once: their generation counts */
     uint32_t node_capacity;
     uint32_t index_count;  /* 1 + named alignments */
-    uint32_t table_bytes;  /* of each part, before its array of nodes or links */
+    uint32_t table_bytes;  /* of each index, before its array of links */
     hole_index index[COALESCE_INDEX_MAX]; /* named alignments in rising order */
     void *part_base[COALESCE_INDEX_MAX];
     size_t part_bytes[COALESCE_INDEX_MAX];
     coalesce_memory memory;
 } coalesce;
+
+static inline hole_links *hole_link(const hole_index *x, uint32_t node)
+{
+    return (hole_links *)(void *)(x->links + ((size_t)node << x->link_shift));
+}
 
 /* False: an option out of its bounds, or no memory; nothing is held then. */
 bool coalesce_init(coalesce *c, const coalesce_options *options);
@@ -151,7 +158,7 @@ bool coalesce_shrink(coalesce *c, uint32_t capacity);
 /* Adds [offset, offset + size), offset >= the present capacity; what lies between is a gap and is never handed out. */
 bool coalesce_add_range(coalesce *c, uint32_t offset, uint32_t size);
 
-/* Granules in the largest hole (usable at alignment 1); 0: none. */
+/* Granules in the largest hole; 0: none. */
 uint32_t coalesce_largest_hole(const coalesce *c);
 /* Verifies every equation above and the tries. NULL: all hold; else a sentence about the first that does not. */
 const char *coalesce_check(const coalesce *c);
@@ -159,13 +166,22 @@ const char *coalesce_check(const coalesce *c);
 /* --- queries: no calls, no checks; `node` is a block, a hole or a gap ------------------------------------------ */
 
 static inline uint32_t coalesce_offset(const coalesce *c, uint32_t node) { return c->nodes[node].offset; }
-static inline uint32_t coalesce_size(const coalesce *c, uint32_t node) { return c->nodes[node].size; }
+static inline uint32_t coalesce_size(const coalesce *c, uint32_t node)
+{
+    return c->nodes[c->nodes[node].next].offset - c->nodes[node].offset;
+}
 static inline enum coalesce_state coalesce_state_of(const coalesce *c, uint32_t node)
 {
     return (enum coalesce_state)(c->nodes[node].state & 3);
 }
-static inline bool coalesce_is_used(const coalesce *c, uint32_t node) { return coalesce_state_of(c, node) == COALESCE_USED; }
-static inline bool coalesce_is_hole(const coalesce *c, uint32_t node) { return coalesce_state_of(c, node) == COALESCE_HOLE; }
+static inline bool coalesce_is_used(const coalesce *c, uint32_t node)
+{
+    return coalesce_state_of(c, node) == COALESCE_USED;
+}
+static inline bool coalesce_is_hole(const coalesce *c, uint32_t node)
+{
+    return coalesce_state_of(c, node) == COALESCE_HOLE;
+}
 
 /* Address order: for (n = coalesce_first(c); n != 0; n = coalesce_next(c, n)). 0: none. */
 static inline uint32_t coalesce_first(const coalesce *c) { return c->nodes[0].next; }
@@ -174,8 +190,17 @@ static inline uint32_t coalesce_next(const coalesce *c, uint32_t node) { return 
 static inline uint32_t coalesce_prev(const coalesce *c, uint32_t node) { return c->nodes[node].prev; }
 
 /* 64 bits of the caller's per block. */
-static inline uint64_t coalesce_tag(const coalesce *c, uint32_t node) { return c->nodes[node].tag; }
-static inline void coalesce_set_tag(coalesce *c, uint32_t node, uint64_t tag) { c->nodes[node].tag = tag; }
+static inline uint64_t coalesce_tag(const coalesce *c, uint32_t node)
+{
+    if (!(c->nodes[node].state & COALESCE_TAGGED)) return 0;
+    return (uint64_t)hole_link(&c->index[0], node)->child[1] << 32 | hole_link(&c->index[0], node)->child[0];
+}
+static inline void coalesce_set_tag(coalesce *c, uint32_t node, uint64_t tag)
+{
+    hole_link(&c->index[0], node)->child[0] = (uint32_t)tag;
+    hole_link(&c->index[0], node)->child[1] = (uint32_t)(tag >> 32);
+    c->nodes[node].state |= COALESCE_TAGGED;
+}
 
 static inline uint32_t coalesce_free_granules(const coalesce *c) { return c->capacity - c->used - c->gap; }
 /* Bytes of node memory held from the callback. */
@@ -190,14 +215,15 @@ static inline size_t coalesce_memory_bytes(const coalesce *c)
 
 static inline uint64_t coalesce_handle(const coalesce *c, uint32_t node)
 {
-    return (uint64_t)(c->nodes[node].state >> 2) << 32 | node;
+    return (uint64_t)(c->nodes[node].state >> COALESCE_GENERATION_SHIFT) << 32 | node;
 }
 /* The live block that the handle names, or 0. */
 static inline uint32_t coalesce_resolve(const coalesce *c, uint64_t handle)
 {
     uint32_t node = (uint32_t)handle;
     if (unlikely(node == 0 || node >= c->node_fresh)) return 0;
-    return c->nodes[node].state == ((uint32_t)(handle >> 32) << 2 | COALESCE_USED) && handle >> 62 == 0 ? node : 0;
+    uint32_t state = c->nodes[node].state;
+    return state >> COALESCE_GENERATION_SHIFT == handle >> 32 && (state & 3) == COALESCE_USED ? node : 0;
 }
 /* After coalesce_resolve said 0: true if the handle named a block once, false if it never can have. */
 bool coalesce_handle_is_stale(const coalesce *c, uint64_t handle);

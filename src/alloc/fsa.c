@@ -22,22 +22,25 @@ static uint64_t word_return(_Atomic uint64_t *word, uint64_t mask)
     return atomic_fetch_or_explicit(word, mask, memory_order_seq_cst);
 }
 
-static uint64_t word_take(_Atomic uint64_t *word)
+/* Takes the free blocks in mask; returns which those were. */
+static uint64_t word_take(_Atomic uint64_t *word, uint64_t mask)
 {
     if (os_single_threaded()) {
         uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
-        atomic_store_explicit(word, 0, memory_order_relaxed);
-        return old;
+        atomic_store_explicit(word, old & ~mask, memory_order_relaxed);
+        return old & mask;
     }
-    return atomic_exchange_explicit(word, 0, memory_order_seq_cst);
+    return atomic_fetch_and_explicit(word, ~mask, memory_order_seq_cst) & mask;
 }
 
 static uint32_t state_of(const page_record *r) { return atomic_load_explicit(&r->state, memory_order_seq_cst); }
 
-static uint64_t full_word(const page_record *r, uint32_t word)
+static uint64_t full_word_of(uint32_t blocks, uint32_t word)
 {
-    return word + 1u < r->words ? ~(uint64_t)0 : bits_mask(r->blocks - 64u * word);
+    return 64u * (word + 1) < blocks ? ~(uint64_t)0 : bits_mask(blocks - 64u * word);
 }
+
+static uint64_t full_word(const page_record *r, uint32_t word) { return full_word_of(r->blocks, word); }
 
 static bool all_free(page_record *r)
 {
@@ -57,8 +60,7 @@ static bool none_free(page_record *r)
 
 static bool belongs(const fsa *f, uint32_t c, const page_record *r)
 {
-    return atomic_load_explicit(&r->class_, memory_order_relaxed) == c &&
-           atomic_load_explicit(&r->heap, memory_order_relaxed) == f->heap;
+    return atomic_load_explicit(&r->identity, memory_order_acquire) == page_identity(f->heap, c, f->sizes->words[c]);
 }
 
 /* --- the list of a class, under its lock ------------------------------------------------------------------------ */
@@ -94,6 +96,14 @@ void fsa_init(fsa *f, uint16_t heap, bool in_class_table, const size_classes *si
     f->account = acc;
 }
 
+static void count_page_taken(fsa_kind *k)
+{
+    uint32_t pages = atomic_fetch_add_explicit(&k->pages, 1, memory_order_relaxed) + 1;
+    uint32_t peak = atomic_load_explicit(&k->pages_peak, memory_order_relaxed);
+    while (pages > peak && !atomic_compare_exchange_weak_explicit(&k->pages_peak, &peak, pages, memory_order_relaxed,
+                                                                  memory_order_relaxed)) {}
+}
+
 /* A page of class c with all blocks free, attached to the caller; 0 = no memory. */
 static uint32_t take_page(fsa *f, uint32_t c)
 {
@@ -102,43 +112,55 @@ static uint32_t take_page(fsa *f, uint32_t c)
     uint32_t page = page_pool_take(f->pool, &zeroed);
     if (!page) goto credit;
     page_record *r = fsa_record(page);
-    r->words = f->sizes->words[c];
-    r->blocks = f->sizes->blocks[c];
-    if (r->words > PAGE_INLINE_WORDS) {
-        r->external = arena_alloc(r->words * sizeof(uint64_t));
-        if (!r->external) goto give;
+    const uint32_t words = f->sizes->words[c];
+    _Atomic uint64_t *bits = r->bits;
+    if (words > PAGE_INLINE_WORDS) {
+        bits = arena_alloc(words * sizeof(uint64_t));
+        if (!bits) goto give;
+        r->external = bits;
     }
-    _Atomic uint64_t *bits = page_bits(r);
-    for (uint32_t i = 0; i < r->words; i++) atomic_store_explicit(&bits[i], full_word(r, i), memory_order_relaxed);
-    atomic_store_explicit(&r->heap, f->heap, memory_order_relaxed);
-    atomic_store_explicit(&r->class_, (uint8_t)c, memory_order_relaxed);
-    if (f->in_class_table) the_space.page_class[page] = (uint8_t)c;
+    r->blocks = f->sizes->blocks[c];
+    for (uint32_t i = 0; i < words; i++) atomic_store_explicit(&bits[i], full_word(r, i), memory_order_relaxed);
+    r->virgin = 0;
+    atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
+    atomic_store_explicit(&r->identity, page_identity(f->heap, c, words), memory_order_release);
+    if (f->in_class_table) space_page_class[page] = (uint8_t)c;
     atomic_fetch_add_explicit(&f->classes[c].pages, 1, memory_order_relaxed);
+    count_page_taken(&f->kinds[fsa_kind_of(f->sizes, c)]);
     return page;
 
 give:
-    r->words = 0;
     page_pool_give(f->pool, page);
 credit:
     account_credit(f->account, CHUNK_BYTES);
     return 0;
 }
 
-/* The page is quiet and in no list. Called without locks. */
+/* A listed page without a live block leaves the list and the class. Under the class's lock: a thread that gave one of
+ * the last blocks back may still be on its way into settle, and must not take the page's next life for this one. */
+static void disown(fsa_class *k, uint32_t page)
+{
+    page_record *r = fsa_record(page);
+    list_remove(k, page);
+    atomic_store_explicit(&r->state, PAGE_ATTACHED, memory_order_relaxed);
+    atomic_store_explicit(&r->identity, page_identity(0, CLASS_NONE, 0), memory_order_release);
+}
+
+/* The page is quiet and disowned. Called without locks. */
 static void retire(fsa *f, uint32_t c, uint32_t page)
 {
     page_record *r = fsa_record(page);
-    if (f->in_class_table) the_space.page_class[page] = CLASS_NONE;
-    atomic_store_explicit(&r->class_, CLASS_NONE, memory_order_relaxed);
-    if (r->words > PAGE_INLINE_WORDS) arena_free(r->external, r->words * sizeof(uint64_t));
-    r->words = 0;
+    if (f->in_class_table) space_page_class[page] = CLASS_NONE;
+    if (f->sizes->words[c] > PAGE_INLINE_WORDS) arena_free(r->external, f->sizes->words[c] * sizeof(uint64_t));
     atomic_fetch_sub_explicit(&f->classes[c].pages, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&f->kinds[fsa_kind_of(f->sizes, c)].pages, 1, memory_order_relaxed);
     page_pool_give(f->pool, page);
     account_credit(f->account, CHUNK_BYTES);
 }
 
 /* Puts a page that may have free blocks and no list into the list, or retires it when it is empty and not the last
- * one of its class (a class that hovers round a page's worth of blocks would take and retire the same page for ever). */
+ * one of its class (a class that hovers round a page's worth of blocks would take and retire the same page again and
+ * again). */
 static void settle(fsa *f, uint32_t c, uint32_t page)
 {
     fsa_class *k = &f->classes[c];
@@ -152,8 +174,7 @@ static void settle(fsa *f, uint32_t c, uint32_t page)
                                                     memory_order_seq_cst))
             list_push(k, page);
         if (k->listed > 1 && state_of(r) == PAGE_LISTED && all_free(r)) {
-            list_remove(k, page);
-            atomic_store_explicit(&r->state, PAGE_ATTACHED, memory_order_relaxed);
+            disown(k, page);
             quiet = true;
         }
     }
@@ -161,23 +182,26 @@ static void settle(fsa *f, uint32_t c, uint32_t page)
     if (quiet) retire(f, c, page);
 }
 
-/* Lets go of an exhausted page. True: a block came back meanwhile and the page is still ours. */
-static bool let_go(uint32_t page)
+/* Lets go of an exhausted page. True: a block came back meanwhile and the page is still ours. Under the lock, which
+ * keeps others from listing the page, retiring it, and making another class's out of it before we have looked. */
+static bool let_go(fsa_class *k, uint32_t page)
 {
     page_record *r = fsa_record(page);
+    lock_acquire(&k->lock);
     atomic_store_explicit(&r->state, PAGE_UNLISTED, memory_order_seq_cst);
-    if (none_free(r)) return false;
-    uint32_t unlisted = PAGE_UNLISTED;
-    return atomic_compare_exchange_strong_explicit(&r->state, &unlisted, PAGE_ATTACHED, memory_order_seq_cst,
-                                                   memory_order_seq_cst);
+    bool ours = !none_free(r);
+    if (ours) {
+        atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
+        atomic_store_explicit(&r->state, PAGE_ATTACHED, memory_order_relaxed);
+    }
+    lock_release(&k->lock);
+    return ours;
 }
 
-/* Gives the source a page with free blocks. */
-static bool attach(fsa *f, uint32_t c, fsa_source *source)
+/* The class's first listed page, attached to the caller; 0 = none. */
+static uint32_t take_listed(fsa_class *k)
 {
-    source->word = 0;
-    if (source->page && let_go(source->page)) return true;
-    fsa_class *k = &f->classes[c];
+    if (atomic_load_explicit(&k->head, memory_order_relaxed) == 0) return 0;
     lock_acquire(&k->lock);
     uint32_t page = k->head;
     if (page) {
@@ -185,29 +209,79 @@ static bool attach(fsa *f, uint32_t c, fsa_source *source)
         atomic_store_explicit(&fsa_record(page)->state, PAGE_ATTACHED, memory_order_relaxed);
     }
     lock_release(&k->lock);
-    if (!page) page = take_page(f, c);
-    source->page = page;
-    return page != 0;
+    return page;
 }
 
 /* --- taking and returning --------------------------------------------------------------------------------------- */
 
-/* Makes pending non-zero. */
-static bool take_word(fsa *f, uint32_t c, fsa_source *source)
+static void set_pending(fsa *f, uint32_t c, fsa_source *source, uint32_t page, uint32_t word, uint64_t blocks)
 {
+    source->pending = blocks;
+    source->word_base = page_address(page) + (size_t)word * 64 * f->sizes->size[c];
+}
+
+/* A word of blocks that were in use before: their memory is there already. */
+static bool take_recycled(fsa *f, uint32_t c, fsa_source *source, uint32_t page)
+{
+    page_record *r = fsa_record(page);
+    _Atomic uint64_t *bits = page_bits(r);
+    uint32_t used_words = (r->virgin + 63u) / 64;
+    for (uint32_t i = atomic_load_explicit(&r->hint, memory_order_relaxed); i < used_words; i++) {
+        uint64_t used = bits_mask(r->virgin - 64u * i);
+        if ((atomic_load_explicit(&bits[i], memory_order_relaxed) & used) == 0) continue;
+        atomic_store_explicit(&r->hint, i + 1, memory_order_relaxed); /* before: a return after the take lowers it */
+        set_pending(f, c, source, page, i, word_take(&bits[i], used));
+        if (source->pending) return true;
+    }
+    return false;
+}
+
+/* At most `want` blocks that were never in use, lowest first. The page has some. */
+static void take_virgin(fsa *f, uint32_t c, fsa_source *source, uint32_t page, uint32_t want)
+{
+    page_record *r = fsa_record(page);
+    uint32_t first = r->virgin, n = 64 - (first & 63);
+    if (n > want) n = want;
+    if (n > (uint32_t)r->blocks - first) n = (uint32_t)r->blocks - first;
+    r->virgin = (uint16_t)(first + n);
+    set_pending(f, c, source, page, first >> 6, word_take(&page_bits(r)[first >> 6], bits_mask(n) << (first & 63)));
+}
+
+static bool has_virgin(uint32_t page) { return fsa_record(page)->virgin < fsa_record(page)->blocks; }
+
+/* Makes pending non-zero. Memory that was touched before comes first, wherever it lies: the thread's own pages, then
+ * those in the list; untouched memory costs page faults. */
+static bool take_blocks(fsa *f, uint32_t c, fsa_source *source, uint32_t want)
+{
+    fsa_class *k = &f->classes[c];
     for (;;) {
         if (source->page) {
-            page_record *r = fsa_record(source->page);
-            _Atomic uint64_t *bits = page_bits(r);
-            for (uint32_t i = source->word; i < r->words; i++) {
-                if (atomic_load_explicit(&bits[i], memory_order_relaxed) == 0) continue;
-                source->pending = word_take(&bits[i]);
-                source->word_base = page_address(source->page) + (size_t)i * 64 * f->sizes->size[c];
-                source->word = i + 1;
+            if (take_recycled(f, c, source, source->page)) return true;
+            if (has_virgin(source->page)) { /* somebody's fresh page that he gave up */
+                if (source->fresh) {
+                    take_virgin(f, c, source, source->page, want);
+                    return true;
+                }
+                source->fresh = source->page;
+            } else if (let_go(k, source->page)) {
+                continue;
+            }
+            source->page = 0;
+        }
+        if (source->fresh && take_recycled(f, c, source, source->fresh)) return true;
+        source->page = take_listed(k);
+        if (source->page) continue;
+        if (source->fresh) {
+            if (has_virgin(source->fresh)) {
+                take_virgin(f, c, source, source->fresh, want);
                 return true;
             }
+            if (let_go(k, source->fresh)) source->page = source->fresh;
+            source->fresh = 0;
+        } else {
+            source->fresh = take_page(f, c);
+            if (!source->fresh) return false;
         }
-        if (!attach(f, c, source)) return false;
     }
 }
 
@@ -216,12 +290,7 @@ uint32_t fsa_refill(fsa *f, uint32_t c, fsa_source *source, void **slots, uint32
     const size_t size = f->sizes->size[c];
     uint32_t left = want;
     while (left > 0) {
-        if (source->pending == 0) {
-            /* A second page for one refill only when the first gave little. */
-            bool at_end = source->page && source->word >= fsa_record(source->page)->words;
-            if (at_end && want - left >= want / 2 && left < want) break;
-            if (!take_word(f, c, source)) break;
-        }
+        if (source->pending == 0 && !take_blocks(f, c, source, left)) break;
         /* Runs of neighbouring blocks, lowest first, written from the top down. */
         uint64_t m = source->pending;
         unsigned first = bits_lowest(m);
@@ -265,24 +334,34 @@ void fsa_return(fsa *f, uint32_t c, void *const *blocks, uint32_t count)
             if (next >> 6 != word || (mask & bit) || !fsa_is_block(sc, c, blocks[i])) break;
             mask |= bit;
         }
+        /* Before the blocks are back: afterwards the page may be anybody's, and only its state may be read. */
+        if (word < atomic_load_explicit(&r->hint, memory_order_relaxed))
+            atomic_store_explicit(&r->hint, word, memory_order_relaxed);
         uint64_t old = word_return(&page_bits(r)[word], mask);
         if (unlikely(old & mask))
             misuse(ACRE_DOUBLE_FREE, "free",
                    page_address(page) + ((size_t)word * 64 + bits_lowest(old & mask)) * sc->size[c]);
         uint32_t state = state_of(r);
-        if (state == PAGE_UNLISTED || (state == PAGE_LISTED && (old | mask) == full_word(r, word))) settle(f, c, page);
+        bool full = (old | mask) == full_word_of(sc->blocks[c], word);
+        if (state == PAGE_UNLISTED || (state == PAGE_LISTED && full)) settle(f, c, page);
     }
 }
 
 void fsa_detach(fsa *f, uint32_t c, fsa_source *source)
 {
-    if (!source->page) return;
-    page_record *r = fsa_record(source->page);
-    if (source->pending)
-        word_return(&page_bits(r)[source->word - 1], source->pending);
-    atomic_store_explicit(&r->state, PAGE_UNLISTED, memory_order_seq_cst);
-    settle(f, c, source->page);
+    if (source->pending) {
+        page_record *r = fsa_record(page_number(source->word_base));
+        uint32_t offset = (uint32_t)(space_offset(source->word_base) & (CHUNK_BYTES - 1));
+        word_return(&page_bits(r)[size_class_index(f->sizes, c, offset) >> 6], source->pending);
+        atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
+    }
+    uint32_t pages[2] = {source->page, source->fresh};
     memset(source, 0, sizeof *source);
+    for (int i = 0; i < 2; i++) {
+        if (!pages[i]) continue;
+        atomic_store_explicit(&fsa_record(pages[i])->state, PAGE_UNLISTED, memory_order_seq_cst);
+        settle(f, c, pages[i]);
+    }
 }
 
 /* --- the whole heap --------------------------------------------------------------------------------------------- */
@@ -298,8 +377,7 @@ uint32_t fsa_trim(fsa *f)
             page_record *r = fsa_record(page);
             next = r->next;
             if (!all_free(r)) continue;
-            list_remove(k, page);
-            atomic_store_explicit(&r->state, PAGE_ATTACHED, memory_order_relaxed);
+            disown(k, page);
             r->next = quiet;
             quiet = page;
         }
@@ -363,7 +441,9 @@ size_t fsa_purge_holes(fsa *f)
             }
             lock_release(&k->lock);
             if (!page) break;
-            bytes += purge_page_holes(f, c, page);
+            size_t purged = purge_page_holes(f, c, page);
+            atomic_fetch_add_explicit(&f->kinds[fsa_kind_of(f->sizes, c)].holes_given_back, purged, memory_order_relaxed);
+            bytes += purged;
             fsa_record(page)->next = 0;
             if (done_tail) fsa_record(done_tail)->next = page;
             else done = page;
@@ -392,6 +472,7 @@ void fsa_destroy(fsa *f)
             if (state < PAGE_ATTACHED) continue;
             uint32_t c = atomic_load_explicit(&r->class_, memory_order_relaxed);
             if (c == CLASS_NONE || !belongs(f, c, r)) continue;
+            atomic_store_explicit(&r->identity, page_identity(0, CLASS_NONE, 0), memory_order_release);
             retire(f, c, page);
         }
     }
@@ -428,7 +509,8 @@ static void count_page(fsa *f, uint32_t page, void *context)
     page_record *r = fsa_record(page);
     uint32_t c = atomic_load_explicit(&r->class_, memory_order_relaxed), free_blocks = 0;
     _Atomic uint64_t *bits = page_bits(r);
-    for (uint32_t i = 0; i < r->words; i++) free_blocks += bits_count(atomic_load_explicit(&bits[i], memory_order_relaxed));
+    for (uint32_t i = 0; i < r->words; i++)
+        free_blocks += bits_count(atomic_load_explicit(&bits[i], memory_order_relaxed));
     usage->pages[c]++;
     usage->taken[c] += r->blocks - free_blocks;
 }
@@ -445,7 +527,7 @@ static void check_page(fsa *f, uint32_t page, void *context)
     page_record *r = fsa_record(page);
     uint32_t c = atomic_load_explicit(&r->class_, memory_order_relaxed);
     *ok = *ok && c <= f->sizes->count && r->words == f->sizes->words[c] && r->blocks == f->sizes->blocks[c];
-    *ok = *ok && (!f->in_class_table || the_space.page_class[page] == c);
+    *ok = *ok && (!f->in_class_table || space_page_class[page] == c);
     for (uint32_t i = 0; *ok && i < r->words; i++)
         *ok = (atomic_load_explicit(&page_bits(r)[i], memory_order_relaxed) & ~full_word(r, i)) == 0;
     /* An unlisted page has no free block: whoever gives one back lists it. Holds when nobody is at work. */

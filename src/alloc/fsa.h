@@ -10,14 +10,15 @@
  *              take_page                    exhausted                      a block comes back
  *     (pool) ───────────► ATTACHED ───────────────────────► UNLISTED ─────────────────────────► LISTED
  *        ▲                 ▲  │ only its holder takes            ▲                                 │ │
- *        │                 │  │ words (exchange with 0)          └── holder sees a late return ──  │ │
+ *        │                 │  │ words (and with ~mask)          └── holder sees a late return ──  │ │
  *        │                 └──┼──────────────────────────────── attach, fullest or latest first ───┘ │
  *        └────────────────────┴───────────────── every block is free: retire ────────────────────────┘
  *
- *   take    one atomic exchange takes up to 64 blocks of a word; only the holder of an ATTACHED page does it.
+ *   take    one atomic `and` takes up to 64 blocks of a word; only the holder of an ATTACHED page does it. Blocks that
+ *           were in use before are taken before those that never were (from page_record.virgin on).
  *   return  one atomic `or` gives back up to 64 blocks of a word; any thread, any time, no lock.
  *   list    the `or` comes first, then the state is read; the holder first stores UNLISTED, then reads the words. Both
- *           are sequentially consistent, so at least one of the two sees the other (Dekker): a free block is never lost.
+ *           are sequentially consistent, so at least one of the two sees the other (Dekker): no free block is lost.
  *   retire  under the class's lock a LISTED page has no taker; when all of its bits are 1 nobody holds a block of it,
  *           so nobody can return one either: the page is quiet and goes back to the pool.
  *
@@ -35,27 +36,37 @@
 typedef struct fsa_class {
     lock lock; /* LOCK_RANK_FSA_CLASS */
     /* guarded by lock: */
-    uint32_t head;   /* LISTED pages, most recently listed first; linked by page_record.next and prev */
+    _Atomic uint32_t head; /* LISTED pages, most recently listed first; linked by page_record.next and prev */
     uint32_t listed; /* how many */
     /* atomic: */
     _Atomic uint32_t pages; /* held by this class in whatever state */
 } __attribute__((aligned(ACRE_CACHE_LINE))) fsa_class;
+
+/* Counted where pages come and go, for reports; no equation depends on them. */
+typedef struct fsa_kind {
+    _Atomic uint32_t pages, pages_peak;
+    _Atomic uint64_t holes_given_back; /* bytes of OS pages without a live block, ever */
+} fsa_kind;
+
+enum { FSA_VERY_SMALL, FSA_SMALL, FSA_KINDS };
 
 typedef struct fsa {
     page_pool *pool;
     account *account;
     const size_classes *sizes;
     uint16_t heap;        /* goes into each page record */
-    bool in_class_table;  /* this is the process heap: its classes show in the_space.page_class */
+    bool in_class_table;  /* this is the process heap: its classes show in space_page_class */
     fsa_class classes[CLASS_COUNT_MAX + 1];
+    fsa_kind kinds[FSA_KINDS];
 } fsa;
 
-/* One thread's hold on a page of one class. All zero = none. Owned by one thread. */
+/* One thread's hold on pages of one class: one with blocks that came back, one with blocks never used yet. All zero =
+ * none. Owned by one thread. */
 typedef struct fsa_source {
-    uint64_t pending;  /* blocks of one word, taken and not yet handed out */
-    char *word_base;   /* address of the block that bit 0 of pending stands for */
-    uint32_t page;     /* ATTACHED page, 0 = none */
-    uint32_t word;     /* next word to look at */
+    uint64_t pending; /* blocks of one word, taken and not yet handed out */
+    char *word_base;  /* address of the block that bit 0 of pending stands for */
+    uint32_t page;    /* ATTACHED page that was listed, 0 = none; pending is of this one, or of fresh */
+    uint32_t fresh;   /* ATTACHED page, handed out from the bottom up as need be; 0 = none */
 } fsa_source;
 
 void fsa_init(fsa *f, uint16_t heap, bool in_class_table, const size_classes *sizes, page_pool *pool, account *acc);
@@ -84,6 +95,10 @@ typedef struct fsa_usage {
 void fsa_usage_read(fsa *f, fsa_usage *usage);
 bool fsa_check(fsa *f);
 
+static inline uint32_t fsa_kind_of(const size_classes *sc, uint32_t c)
+{
+    return sc->size[c] <= FSA_VERY_SMALL_MAX ? FSA_VERY_SMALL : FSA_SMALL;
+}
 static inline page_record *fsa_record(uint32_t page) { return &the_space.pages[page]; }
 /* Is p the start of a block of a page with this record? */
 static inline bool fsa_is_block(const size_classes *sc, uint32_t c, const void *p)

@@ -146,6 +146,11 @@ static bool commit_to(large *l, large_slot *s, size_t bytes)
     return true;
 }
 
+static void count_slotted_peak(large *l)
+{
+    if (l->live - l->unslotted > l->slotted_peak) l->slotted_peak = l->live - l->unslotted;
+}
+
 static void *slotted_alloc(large *l, size_t bytes, bool *zeroed)
 {
     uint32_t c = bytes <= LARGE_SLOT_MIN ? 0 : log2_ceil(bytes) - log2_ceil(LARGE_SLOT_MIN);
@@ -168,6 +173,8 @@ static void *slotted_alloc(large *l, size_t bytes, bool *zeroed)
     s->table->used++;
     l->live += bytes;
     l->live_blocks++;
+    l->allocs++;
+    count_slotted_peak(l);
     p = slot_address(s);
 out:
     lock_release(&l->lock);
@@ -232,6 +239,7 @@ bool large_resize(large *l, void *p, size_t bytes)
         s->touched = s->committed;
         l->live += bytes - s->bytes;
         s->bytes = bytes;
+        count_slotted_peak(l);
     }
     lock_release(&l->lock);
     if (after > before && !ok) account_credit(l->account, after - before);
@@ -335,6 +343,30 @@ void large_visit(large *l, void (*visit)(void *context, void *block, size_t byte
     lock_release(&l->lock);
 }
 
+void large_usage_read(large *l, large_usage *slotted, large_usage *unslotted)
+{
+    lock_acquire(&l->lock);
+    *slotted = (large_usage){
+        .live = l->live - l->unslotted,
+        .live_blocks = l->live_blocks - l->unslotted_blocks,
+        .cached = l->cached,
+        .peak = l->slotted_peak,
+        .given_back = l->given_back - l->unslotted_given_back,
+        .allocs = l->allocs,
+    };
+    for (const large_table *t = l->tables; t; t = t->next)
+        for (uint32_t i = 0; i < t->slot_count; i++) slotted->committed += t->slots[i].committed;
+    *unslotted = (large_usage){
+        .live = l->unslotted,
+        .live_blocks = l->unslotted_blocks,
+        .committed = l->unslotted,
+        .peak = l->unslotted_peak,
+        .given_back = l->unslotted_given_back,
+        .allocs = l->unslotted_allocs,
+    };
+    lock_release(&l->lock);
+}
+
 bool large_check(large *l)
 {
     bool ok = true;
@@ -348,7 +380,8 @@ bool large_check(large *l)
             committed += s->committed != 0;
             live += s->bytes;
             cached += s->bytes ? 0 : s->committed;
-            ok = ok && s->bytes <= s->committed && s->committed <= slot_bytes(t->slot_class) && s->touched <= s->committed;
+            ok = ok && s->bytes <= s->committed && s->touched <= s->committed;
+            ok = ok && s->committed <= slot_bytes(t->slot_class);
         }
         ok = ok && used == t->used && committed == t->committed;
     }
@@ -415,6 +448,9 @@ static void *unslotted_alloc(large *l, size_t bytes, size_t align)
         l->live += mapped;
         l->live_blocks++;
         l->unslotted += mapped;
+        l->unslotted_blocks++;
+        l->unslotted_allocs++;
+        if (l->unslotted > l->unslotted_peak) l->unslotted_peak = l->unslotted;
     }
     lock_release(&outside.lock);
     lock_release(&l->lock);
@@ -456,7 +492,9 @@ static size_t unslotted_free(large *l, void *p)
         l->live -= bytes;
         l->live_blocks--;
         l->unslotted -= bytes;
+        l->unslotted_blocks--;
         l->given_back += bytes;
+        l->unslotted_given_back += bytes;
     }
     lock_release(&outside.lock);
     lock_release(&l->lock);

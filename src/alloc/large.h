@@ -64,7 +64,23 @@ typedef struct large {
     size_t unslotted;    /* bytes of unslotted blocks */
     uint64_t given_back; /* bytes, ever */
     uint64_t checked_ms;
+    /* for reports; unslotted blocks are in those above, too */
+    size_t unslotted_blocks;
+    size_t slotted_peak, unslotted_peak;  /* most bytes of live blocks at once */
+    uint64_t unslotted_given_back;
+    uint64_t allocs, unslotted_allocs;    /* calls; frees = allocs - blocks that live */
 } large;
+
+typedef struct large_usage {
+    size_t live, live_blocks; /* bytes asked for */
+    size_t committed;         /* live + rounding up to pages + cached */
+    size_t cached;            /* behind free slots */
+    size_t peak;
+    uint64_t given_back;
+    uint64_t allocs;
+} large_usage;
+/* O(slots). Unslotted blocks have no rounding that we know of and no cache: committed == live. */
+void large_usage_read(large *l, large_usage *slotted, large_usage *unslotted);
 
 void large_init(large *l, void *heap, const acre_provider *provider, account *acc, page_policy policy);
 /* bytes > 0; align: a power of two. *zeroed tells whether the block reads zero. NULL: no memory or over budget. Any

@@ -33,6 +33,12 @@ size_t medium_round(size_t bytes)
     return align_up(bytes, step > granule ? step : granule);
 }
 
+void medium_tier(uint32_t t, size_t *size_max, size_t *granule)
+{
+    *size_max = tiers[t].size_max;
+    *granule = (size_t)1 << tiers[t].granule_log2;
+}
+
 static void enter(medium *m)
 {
     if (!m->single_thread) lock_acquire(&m->lock);
@@ -183,6 +189,11 @@ static size_t page_end(const medium_range *r, size_t page)
     return end < r->bytes ? end : r->bytes;
 }
 
+static bool is_touched(const medium_range *r, size_t at)
+{
+    return (r->touched[at >> (CHUNK_SHIFT + 6)] >> ((at >> CHUNK_SHIFT) & 63)) & 1;
+}
+
 /* Forgets that the 64 KiB pieces of [from, to) were touched; returns the bytes that had been. */
 static size_t untouch(medium_range *r, size_t from, size_t to)
 {
@@ -267,6 +278,12 @@ static void give_back(medium *m, size_t keep_bytes, uint32_t now, uint32_t delay
     }
 }
 
+static void count_used(medium *m, size_t more, size_t less)
+{
+    m->used += more - less;
+    if (m->used > m->used_peak) m->used_peak = m->used;
+}
+
 /* --- blocks ----------------------------------------------------------------------------------------------------- */
 
 medium_range *medium_range_of(const void *p)
@@ -346,6 +363,8 @@ void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void 
     touch(r, from, from + size, old_touched);
     r->handle[from >> r->unit_log2] = node;
     if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site & ~(uint64_t)MEDIUM_SITE_CACHED);
+    m->allocs++;
+    count_used(m, size, 0);
     p = r->base + from;
 out:
     leave(m);
@@ -354,7 +373,8 @@ out:
         return NULL;
     }
     if (zero) {
-        if (provider_can(m->provider, ACRE_COMES_ZEROED) && !m->policy.fill) clear_touched(r->base, from, from + bytes, old_touched);
+        bool comes_zeroed = provider_can(m->provider, ACRE_COMES_ZEROED) && !m->policy.fill;
+        if (comes_zeroed) clear_touched(r->base, from, from + bytes, old_touched);
         else memset(p, 0, bytes);
     }
     return p;
@@ -375,6 +395,8 @@ acre_status medium_free(medium *m, void *p)
     }
     size_t size = medium_block_bytes(r, node);
     coalesce_free(&r->core, node);
+    m->frees++;
+    count_used(m, 0, size);
     leave_pages(m, r, from, from + size);
     uint64_t now = os_now_ms();
     if (m->cached > m->policy.cache_bytes_max || now - m->checked_ms >= m->policy.delay_ms / 8) {
@@ -393,10 +415,11 @@ bool medium_resize(medium *m, void *p, size_t bytes)
     if (bytes < smallest_block(r->tier)) bytes = smallest_block(r->tier);
     size_t size = align_up(medium_round(bytes), (size_t)1 << r->granule_log2);
     bool ok = false;
+    size_t before = 0, from = (size_t)((char *)p - r->base);
     enter(m);
     uint32_t node = medium_node(r, p);
     if (node == 0) goto out;
-    size_t before = medium_block_bytes(r, node), from = (size_t)((char *)p - r->base);
+    before = medium_block_bytes(r, node);
     ok = size == before;
     if (ok) goto out;
     if (size > before) {
@@ -422,6 +445,7 @@ bool medium_resize(medium *m, void *p, size_t bytes)
         account_credit(m->account, before - size);
     }
 out:
+    if (ok) count_used(m, size, before);
     leave(m);
     return ok;
 }
@@ -436,7 +460,7 @@ static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to)
     to = align_down(to, CHUNK_BYTES);
     for (size_t at = from; at < to;) {
         size_t end = at;
-        while (end < to && ((r->touched[end >> (CHUNK_SHIFT + 6)] >> ((end >> CHUNK_SHIFT) & 63)) & 1)) end += CHUNK_BYTES;
+        while (end < to && is_touched(r, end)) end += CHUNK_BYTES;
         if (end == at) {
             at += CHUNK_BYTES;
             continue;
@@ -514,22 +538,50 @@ void medium_destroy(medium *m)
     medium_init(m, m->heap, m->provider, m->account, m->policy, single, named);
 }
 
+/* 64 KiB pieces of [from, to) that may hold something. from: a multiple of 64 KiB. */
+static size_t touched_bytes(const medium_range *r, size_t from, size_t to)
+{
+    size_t bytes = 0;
+    for (size_t i = from >> CHUNK_SHIFT; i << CHUNK_SHIFT < to; i++)
+        if ((r->touched[i >> 6] >> (i & 63)) & 1) bytes += CHUNK_BYTES;
+    return bytes;
+}
+
+static void read_range(const medium_range *r, medium_usage *usage)
+{
+    usage->used += (size_t)r->core.used << r->granule_log2;
+    usage->blocks += r->core.block_count;
+    size_t units = (size_t)r->core.capacity << r->granule_log2 >> r->unit_log2;
+    usage->metadata += coalesce_memory_bytes(&r->core) + units * sizeof *r->handle;
+    size_t hole = (size_t)coalesce_largest_hole(&r->core) << r->granule_log2;
+    if (hole > usage->largest_hole) usage->largest_hole = hole;
+    for (size_t i = 0; i < pages_in(r->bytes); i++) {
+        const medium_page *page = &r->pages[i];
+        size_t bytes = page->committed ? touched_bytes(r, i << MEDIUM_PAGE_SHIFT, page_end(r, i)) : 0;
+        usage->touched += bytes;
+        if (page->listed) usage->touched_cached += bytes;
+    }
+}
+
 void medium_usage_read(medium *m, medium_usage *usage)
 {
     memset(usage, 0, sizeof *usage);
     enter(m);
-    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-        for (medium_range *r = m->ranges[t]; r; r = r->next) {
-            usage->used += (size_t)r->core.used << r->granule_log2;
-            usage->blocks += r->core.block_count;
-            usage->metadata += (r->core.node_touched + 1) * sizeof(coalesce_node);
-            usage->metadata += ((size_t)r->core.capacity << r->granule_log2 >> r->unit_log2) * sizeof *r->handle;
-            size_t hole = (size_t)coalesce_largest_hole(&r->core) << r->granule_log2;
-            if (hole > usage->largest_hole) usage->largest_hole = hole;
-        }
     usage->committed = m->committed;
     usage->cached = m->cached;
     usage->given_back = m->given_back;
+    usage->peak = m->used_peak;
+    usage->allocs = m->allocs;
+    usage->frees = m->frees;
+    if (wrong_thread(m)) { /* its structures may change under our eyes */
+        usage->used = m->used;
+        usage->blocks = (size_t)(m->allocs - m->frees);
+        usage->touched = m->committed;
+        usage->touched_cached = m->cached;
+    } else {
+        for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
+            for (const medium_range *r = m->ranges[t]; r; r = r->next) read_range(r, usage);
+    }
     leave(m);
 }
 
@@ -548,11 +600,12 @@ void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t by
 bool medium_check(medium *m)
 {
     bool ok = true;
-    size_t committed = 0, cached = 0;
+    size_t committed = 0, cached = 0, used = 0;
     enter(m);
     for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
         for (medium_range *r = m->ranges[t]; r; r = r->next) {
             ok = ok && coalesce_check(&r->core) == NULL;
+            used += (size_t)r->core.used << r->granule_log2;
             for (uint32_t n = coalesce_first(&r->core); ok && n; n = coalesce_next(&r->core, n)) {
                 if (!coalesce_is_used(&r->core, n)) continue;
                 size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
@@ -567,7 +620,7 @@ bool medium_check(medium *m)
                 ok = ok && (r->pages[i].live == 0 || !r->pages[i].listed);
             }
         }
-    ok = ok && committed == m->committed && cached == m->cached;
+    ok = ok && committed == m->committed && cached == m->cached && used == m->used;
     leave(m);
     return ok;
 }

@@ -61,9 +61,13 @@ typedef struct medium_usage {
     size_t blocks;
     size_t committed; /* bytes of 2 MiB pages with memory behind them */
     size_t cached;    /* thereof pages without a block */
+    size_t touched;        /* bytes of 64 KiB pieces that a block has lain on since they last went back; >= used */
+    size_t touched_cached; /* thereof in pages without a block; used + touched_cached <= touched */
+    size_t peak;           /* most bytes in blocks at once */
     size_t metadata;
     size_t largest_hole;
     uint64_t given_back;
+    uint64_t allocs, frees; /* calls that came here, ever */
 } medium_usage;
 
 typedef struct medium {
@@ -78,6 +82,8 @@ typedef struct medium {
     medium_page *empty_head, *empty_tail; /* committed pages without a block, most recently emptied first */
     size_t cached, committed;
     uint64_t given_back, checked_ms;
+    size_t used, used_peak; /* bytes in blocks; for reports, like the two below */
+    uint64_t allocs, frees;
 } medium;
 
 /* named_align: requests aligned to it are served by exact best fit, too (a power of two; 0 = none). */
@@ -88,8 +94,8 @@ void medium_init(medium *m, void *heap, const acre_provider *provider, account *
  * blocks fit again; 0.8% more than asked for on average. bytes <= MEDIUM_SIZE_MAX. */
 size_t medium_round(size_t bytes);
 
-/* bytes: 1 … MEDIUM_SIZE_MAX; align: a power of two <= 1 MiB; zero: the block reads zero (memory that is known to be zero
- * is not cleared). site: an address to remember with the block, or NULL. NULL: no memory, no address space, budget. */
+/* bytes: 1 … MEDIUM_SIZE_MAX; align: a power of two <= 1 MiB; zero: the block reads zero (memory that is known to be
+ * zero is not cleared). site: an address to remember with the block, or NULL. NULL: no memory, no address space, budget. */
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site);
 /* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
 acre_status medium_free(medium *m, void *p);
@@ -112,7 +118,10 @@ size_t medium_trim(medium *m, size_t keep_bytes);
 void medium_tick(medium *m);
 void medium_destroy(medium *m);
 bool medium_check(medium *m);
+/* O(ranges + holes). Of a medium of another thread (single_thread) only what its counters say. */
 void medium_usage_read(medium *m, medium_usage *usage);
+/* The largest block of tier t (0 … MEDIUM_TIERS - 1), and what sizes in it are multiples of. */
+void medium_tier(uint32_t t, size_t *size_max, size_t *granule);
 void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t bytes, const void *site), void *context);
 
 #endif

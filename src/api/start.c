@@ -4,9 +4,14 @@
  * any other. A fork before the constructor is a fork of a process with one thread, which needs no handler. */
 #include <pthread.h>
 
+#include "debug/report.h"
 #include "heap/heap.h"
 
 __attribute__((constructor(101))) static void start(void)
 {
     (void)pthread_atfork(heap_fork_prepare, heap_fork_parent, heap_fork_child);
+    report_prepare();
 }
+
+/* After the program's exit handlers and destructors; other libraries' may still come. */
+__attribute__((destructor(101))) static void finish(void) { report_at_end(); }

@@ -125,6 +125,10 @@ static acre_status start(acre_suballoc *s, const acre_suballoc_options *options,
     coalesce_options core = {.memory = {s, part_grow, part_release}};
     acre_status status = capacity_of(options->size, s->granularity_log2, &core.capacity);
     if (status != ACRE_OK) return status;
+    if (options->size_min != 0) {
+        uint64_t granules = ((options->size_min - 1) >> s->granularity_log2) + 1;
+        core.size_min = granules < core.capacity ? (uint32_t)granules : core.capacity;
+    }
     /* Nodes for count_max blocks, as many holes, the hole at the end and the sentinel. */
     if (options->count_max != 0) {
         uint64_t blocks = options->count_max < core.capacity ? options->count_max : core.capacity;

@@ -135,22 +135,28 @@ out:
 void heap_destroy(acre_heap *h)
 {
     threads_lock();
-    atomic_store_explicit(&heaps[h->number], NULL, memory_order_release);
+    h->dying = true;
     threads_drop_caches(h);
     threads_unlock();
     if (h->fsa.pool == &h->own_pool) page_pool_destroy(&h->own_pool);
     else fsa_destroy(&h->fsa);
     medium_destroy(&h->medium);
     large_destroy(&h->large);
+    /* Last: its pages were told by its number, which must not name another heap while some are left. */
+    threads_lock();
+    atomic_store_explicit(&heaps[h->number], NULL, memory_order_release);
+    threads_unlock();
     arena_free(h, sizeof *h);
 }
+
+page_pool *heap_shared_pool(void) { return &flexible_pool; }
 
 void heap_for_each(void (*visit)(acre_heap *heap, void *context), void *context)
 {
     if (!heap_process_exists()) return;
     threads_lock();
     for (uint32_t i = HEAP_PROCESS; i < heaps_used; i++)
-        if (heap_by_number(i)) visit(heap_by_number(i), context);
+        if (heap_by_number(i) && !heap_by_number(i)->dying) visit(heap_by_number(i), context);
     threads_unlock();
 }
 
@@ -181,7 +187,8 @@ static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t
         if (block) {
             if (site) {
                 medium_range *r = medium_range_of(block);
-                coalesce_set_tag(&r->core, medium_node(r, block), (uint64_t)(uintptr_t)site & ~(uint64_t)MEDIUM_SITE_CACHED);
+                uint64_t tag = (uint64_t)(uintptr_t)site & ~(uint64_t)MEDIUM_SITE_CACHED;
+                coalesce_set_tag(&r->core, medium_node(r, block), tag);
             }
             if (zero) memset(block, 0, size);
             return block;
@@ -395,7 +402,8 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
         if (usable > owner->sizes->size_max) heap_resize(owner, p, usable, size); /* give the tail back if that works */
         return p;
     }
-    if (usable > owner->sizes->size_max && size > owner->sizes->size_max && heap_resize(owner, p, usable, size)) return p;
+    bool both_big = usable > owner->sizes->size_max && size > owner->sizes->size_max;
+    if (both_big && heap_resize(owner, p, usable, size)) return p;
     void *q = heap_alloc(owner, size, 0, false, NULL, why);
     if (!q) return size <= usable ? (*why = ACRE_OK, p) : NULL; /* it still fits where it is */
     if (!(size > usable && large_move(&owner->large, p, q, usable))) memcpy(q, p, usable < size ? usable : size);
@@ -451,27 +459,30 @@ static void for_locks(void (*action)(lock *))
     action(arena_lock());
 }
 
+/* init_lock in any case: no other thread may be half-way through process_init at the fork, and what one of these three
+ * sees of it the others must see, too. */
 void heap_fork_prepare(void)
 {
-    if (!heap_process_exists()) return;
     lock_acquire(&init_lock);
+    if (!heap_process_exists()) return;
     threads_lock();
     for_locks(lock_acquire);
 }
 
 void heap_fork_parent(void)
 {
-    if (!heap_process_exists()) return;
-    for_locks(lock_release);
-    threads_unlock();
+    if (heap_process_exists()) {
+        for_locks(lock_release);
+        threads_unlock();
+    }
     lock_release(&init_lock);
 }
 
 void heap_fork_child(void)
 {
+    lock_reset(&init_lock);
     if (!heap_process_exists()) return;
     for_locks(lock_reset);
     threads_reset_in_child();
-    lock_reset(&init_lock);
     threads_adopt_in_child();
 }

@@ -45,6 +45,7 @@ struct acre_heap {
     _Atomic int64_t live_told, live_peak; /* observed mode: sum of what the threads told */
     uint16_t number;
     bool observed, fill, single_thread;
+    bool dying; /* being destroyed: keeps its number, nobody visits it any more; LOCK_RANK_REGISTRY */
     char name[32];
 };
 
@@ -82,6 +83,8 @@ void heap_destroy(acre_heap *heap);
 /* The calling thread's cache of this heap; NULL: the thread is past its end, or no metadata is left. */
 thread_cache *heap_thread_cache(acre_heap *heap);
 
+/* The free pages of all heaps on flexible memory without clear values. */
+page_pool *heap_shared_pool(void);
 /* Calls visit for every heap, registry locked. */
 void heap_for_each(void (*visit)(acre_heap *heap, void *context), void *context);
 

@@ -20,14 +20,22 @@ static void tell(acre_heap *heap, thread_counters *n, int64_t bytes)
                                                                  memory_order_relaxed)) {}
 }
 
+static acre_allocator allocator_of(const void *block, size_t usable)
+{
+    if (!space_contains(block)) return ACRE_ALLOCATOR_UNSLOTTED;
+    region_kind kind = region_kind_of(region_of(block));
+    if (kind == REGION_FSA) return usable <= FSA_VERY_SMALL_MAX ? ACRE_ALLOCATOR_VERY_SMALL : ACRE_ALLOCATOR_SMALL;
+    return kind == REGION_MEDIUM ? ACRE_ALLOCATOR_MEDIUM : ACRE_ALLOCATOR_LARGE;
+}
+
 void observed_alloc(acre_heap *heap, thread_cache *tc, void *block, size_t usable, bool zeroed)
 {
     if (tc) {
-        tc->counters.allocs++;
+        tc->counters.allocs[allocator_of(block, usable)]++;
         tell(heap, &tc->counters, (int64_t)usable);
     }
-    if (heap->fill && !zeroed)
-        memset(block, provider_can(heap->provider, ACRE_IS_DIRECT) ? FILL_DIRECT_ALLOCATED : FILL_FLEXIBLE_ALLOCATED, usable);
+    bool direct = provider_can(heap->provider, ACRE_IS_DIRECT);
+    if (heap->fill && !zeroed) memset(block, direct ? FILL_DIRECT_ALLOCATED : FILL_FLEXIBLE_ALLOCATED, usable);
 }
 
 static bool in_magazine(const thread_cache *tc, const void *block)
@@ -46,7 +54,7 @@ bool observed_free(acre_heap *heap, thread_cache *tc, void *block, size_t usable
         memset(block, provider_can(heap->provider, ACRE_IS_DIRECT) ? FILL_DIRECT_FREE : FILL_FLEXIBLE_FREE, usable);
     }
     if (tc) {
-        tc->counters.frees++;
+        tc->counters.frees[allocator_of(block, usable)]++;
         tell(heap, &tc->counters, -(int64_t)usable);
     }
     return true;

@@ -6,8 +6,8 @@
  *             flexible   direct
  * allocated     0xFA      0xDA    a block that was handed out
  * free          0xFF      0xDF    a block that came back
- *               0xA1 memory allocated: a page that an allocator got and no block has used yet (page_pool, medium, large)
- *               0xDE memory deallocated: a page that came back and is cached */
+ *               0xA1 memory allocated: a page that an allocator got and no block has used yet
+ *               0xDE memory deallocated: a page that came back and is cached (page_pool, medium, large) */
 #ifndef ACRE_HEAP_OBSERVED_H
 #define ACRE_HEAP_OBSERVED_H
 

@@ -12,8 +12,8 @@ void thread_cache_init(thread_cache *tc, acre_heap *heap, bool observed)
 {
     tc->heap = heap;
     tc->real = observed ? &tc->shadow : &tc->hit;
-    size_t entries = sizeof tc->class_of < sizeof heap->sizes->of_eighths ? sizeof tc->class_of : sizeof heap->sizes->of_eighths;
-    memcpy(tc->class_of, heap->sizes->of_eighths, entries);
+    _Static_assert(sizeof tc->class_of <= sizeof heap->sizes->of_eighths, "a part of the table");
+    memcpy(tc->class_of, heap->sizes->of_eighths, sizeof tc->class_of);
 }
 
 /* --- magazines --------------------------------------------------------------------------------------------------- */
@@ -56,7 +56,7 @@ static void flush_oldest(thread_cache *tc, uint32_t c, uint32_t count)
 {
     magazines *m = tc->real;
     uint32_t n = blocks_in(m, c);
-    tc->counters.flushes++;
+    tc->counters.flushes[fsa_kind_of(tc->heap->sizes, c)]++;
     fsa_return(&tc->heap->fsa, c, m->bottom[c], count);
     if (n > count) memmove(m->bottom[c], m->bottom[c] + count, (n - count) * sizeof(void *));
     m->top[c] -= count;
@@ -79,7 +79,7 @@ void *thread_cache_take(thread_cache *tc, uint32_t c)
             void *block;
             return fsa_refill(&tc->heap->fsa, c, &tc->source[c], &block, 1) ? block : NULL;
         }
-        tc->counters.refills++;
+        tc->counters.refills[fsa_kind_of(tc->heap->sizes, c)]++;
         m->top[c] = m->bottom[c] + fsa_refill(&tc->heap->fsa, c, &tc->source[c], m->bottom[c], (slots + 1) / 2);
         if (m->top[c] == m->bottom[c]) return NULL;
     }
@@ -153,7 +153,8 @@ acre_status thread_cache_put_medium(thread_cache *tc, medium_range *r, uint32_t 
     size_t bytes = medium_block_bytes(r, node);
     size_t most = tc->heap->thread_bytes_max;
     /* Blocks that were resized may have a size that no request rounds to. */
-    if (bytes >= MEDIUM_CACHE_SIZE_MAX || bytes > most || medium_round(bytes) != bytes) return medium_free(r->owner, block);
+    bool fits = bytes < MEDIUM_CACHE_SIZE_MAX && bytes <= most && medium_round(bytes) == bytes;
+    if (!fits) return medium_free(r->owner, block);
     if (!medium_set_cached(r, node, true)) return ACRE_DOUBLE_FREE;
     uint32_t e;
     do {
@@ -213,9 +214,11 @@ bool thread_cache_check(const thread_cache *tc)
     for (uint32_t c = 1; c <= tc->heap->sizes->count; c++) {
         ok = ok && m->bottom[c] <= m->top[c] && m->top[c] <= m->end[c];
         for (void **slot = m->bottom[c]; ok && slot < m->top[c]; slot++)
-            ok = space_contains(*slot) && fsa_is_block(tc->heap->sizes, c, *slot) && !fsa_is_free(tc->heap->sizes, c, *slot);
+            ok = space_contains(*slot) && fsa_is_block(tc->heap->sizes, c, *slot) &&
+                 !fsa_is_free(tc->heap->sizes, c, *slot);
         fsa_source s = tc->source[c];
-        ok = ok && (!s.page || fsa_record(s.page)->state == PAGE_ATTACHED) && (s.page || !s.pending);
+        ok = ok && (!s.page || fsa_record(s.page)->state == PAGE_ATTACHED);
+        ok = ok && (!s.fresh || fsa_record(s.fresh)->state == PAGE_ATTACHED);
     }
     size_t bytes = 0;
     for (uint32_t e = 1; ok && e <= MEDIUM_CACHE_ENTRIES; e++) {

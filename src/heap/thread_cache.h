@@ -21,6 +21,7 @@
 #ifndef ACRE_HEAP_THREAD_CACHE_H
 #define ACRE_HEAP_THREAD_CACHE_H
 
+#include "acre/stats.h"
 #include "alloc/fsa.h"
 #include "alloc/medium.h"
 
@@ -51,10 +52,23 @@ typedef struct medium_cache {
 } medium_cache;
 
 typedef struct thread_counters {
-    uint64_t allocs, frees; /* calls seen; exact in observed mode, else those that missed */
-    uint64_t refills, flushes;
+    uint64_t allocs[ACRE_ALLOCATOR_COUNT], frees[ACRE_ALLOCATOR_COUNT]; /* all calls, in observed mode only */
+    uint64_t refills[FSA_KINDS], flushes[FSA_KINDS];                    /* of magazines */
     int64_t live_bytes, live_bytes_told; /* observed mode: what this thread allocated less what it freed */
 } thread_counters;
+
+static inline void thread_counters_add(thread_counters *sum, const thread_counters *n)
+{
+    for (int a = 0; a < ACRE_ALLOCATOR_COUNT; a++) {
+        sum->allocs[a] += n->allocs[a];
+        sum->frees[a] += n->frees[a];
+    }
+    for (int k = 0; k < FSA_KINDS; k++) {
+        sum->refills[k] += n->refills[k];
+        sum->flushes[k] += n->flushes[k];
+    }
+    sum->live_bytes += n->live_bytes;
+}
 
 typedef struct thread_cache {
     /* hit path */

@@ -39,12 +39,9 @@ static void unlink_cache(thread_cache *tc)
     if (tc->prev) tc->prev->next = tc->next;
     else h->caches = tc->next;
     if (tc->next) tc->next->prev = tc->prev;
-    h->gone.allocs += tc->counters.allocs;
-    h->gone.frees += tc->counters.frees;
-    h->gone.refills += tc->counters.refills;
-    h->gone.flushes += tc->counters.flushes;
-    h->gone.live_bytes += tc->counters.live_bytes;
-    atomic_fetch_add_explicit(&h->live_told, tc->counters.live_bytes - tc->counters.live_bytes_told, memory_order_relaxed);
+    thread_counters_add(&h->gone, &tc->counters);
+    int64_t untold = tc->counters.live_bytes - tc->counters.live_bytes_told;
+    atomic_fetch_add_explicit(&h->live_told, untold, memory_order_relaxed);
 }
 
 static bool table_reaches(thread *t, uint32_t number)
@@ -85,7 +82,7 @@ static ACRE_NOINLINE thread_cache *make_cache(acre_heap *h)
     }
     threads_unlock();
     if (tc && h->number == HEAP_PROCESS) process_cache = tc;
-    /* Last, since it may allocate. Without it the end of the thread goes unnoticed and its caches stay: no harm done. */
+    /* Last, since it may allocate. Without it the end of the thread goes unnoticed and its caches stay as they are. */
     if (first) (void)pthread_setspecific(registry.key, self);
     return tc;
 }
@@ -111,13 +108,15 @@ void threads_drop_caches(acre_heap *h)
 
 /* --- the end of a thread ---------------------------------------------------------------------------------------- */
 
-/* Registry not locked: flushing takes the locks of the allocators, which come after it. */
-static void retire_cache(thread_cache *tc)
+/* Registry locked all the way: a fork in between would find blocks that are both in the cache and back in their pages,
+ * and a heap that is being destroyed must find the cache, or not, but not half of it. */
+static void retire_cache(thread *t, uint32_t number)
 {
+    thread_cache *tc = t->table[number];
+    if (!tc) return;
+    t->table[number] = NULL;
     thread_cache_flush(tc);
-    threads_lock();
     unlink_cache(tc);
-    threads_unlock();
     arena_free(tc, sizeof *tc);
 }
 
@@ -137,8 +136,11 @@ static void thread_ends(void *value)
     thread *t = value;
     process_cache = &empty_cache;
     past_end = true;
-    for (uint32_t i = 0; i < t->table_count; i++)
-        if (t->table[i]) retire_cache(t->table[i]);
+    for (uint32_t i = 0; i < t->table_count; i++) {
+        threads_lock();
+        retire_cache(t, i);
+        threads_unlock();
+    }
     self = NULL;
     forget_thread(t);
 }
@@ -164,7 +166,7 @@ void threads_adopt_in_child(void)
             thread_cache *tc = t->table[i];
             if (!tc) continue;
             if (atomic_load_explicit(&tc->busy, memory_order_acquire)) whole = false;
-            else retire_cache(tc);
+            else retire_cache(t, i);
         }
         if (whole) forget_thread(t);
     }

@@ -1,7 +1,7 @@
 /* threads: which threads exist, which caches they have, and what happens when they end.
  *
- * A thread is known from its first miss on. Its end is told by a pthread key; what it held goes back to the heaps. Other
- * destructors may still allocate after that: such a thread works without caches. In the child of a fork the threads of
+ * A thread is known from its first miss on. Its end is told by a pthread key; what it held goes back to the heaps.
+ * Other destructors may still allocate after that: such a thread works without caches. In the child of a fork the threads of
  * the parent are gone without notice; their caches are given back there, except those whose owner was inside of a slow
  * path at the moment of the fork, which are abandoned (their state may be half-way). */
 #ifndef ACRE_HEAP_THREADS_H
@@ -20,11 +20,15 @@ void threads_adopt_in_child(void);
 /* The slow paths lie between these two. tc may be NULL. */
 static inline void threads_enter(thread_cache *tc)
 {
-    if (tc) atomic_store_explicit(&tc->busy, atomic_load_explicit(&tc->busy, memory_order_relaxed) + 1, memory_order_release);
+    if (!tc) return;
+    uint32_t depth = atomic_load_explicit(&tc->busy, memory_order_relaxed);
+    atomic_store_explicit(&tc->busy, depth + 1, memory_order_release);
 }
 static inline void threads_leave(thread_cache *tc)
 {
-    if (tc) atomic_store_explicit(&tc->busy, atomic_load_explicit(&tc->busy, memory_order_relaxed) - 1, memory_order_release);
+    if (!tc) return;
+    uint32_t depth = atomic_load_explicit(&tc->busy, memory_order_relaxed);
+    atomic_store_explicit(&tc->busy, depth - 1, memory_order_release);
 }
 
 #endif

@@ -109,7 +109,13 @@ void os_write(int fd, const char *text, size_t bytes);
 /* Opens (creates, truncates) a file for a report; -1 and errno on failure. */
 int os_open_report(const char *path);
 void os_close(int fd);
+/* Standard error, for what is written when the program may have closed it already (or opened something else by that
+ * number): call _keep early; _kept is where standard error led then, or -1. */
+void os_stderr_keep(void);
+int os_stderr_kept(void);
 int os_process_id(void);
+/* The program has more rights than whoever started it: do not let its environment name files to write. */
+bool os_is_privileged(void);
 /* Ends the process at once (abort). */
 _Noreturn void os_abort(void);
 /* Resident memory of this process in bytes, 0 where unknown. */

@@ -1,8 +1,8 @@
 /* os_linux: the contract of os.h on Linux.
  *
  * Two ways to hold address space, chosen once by os_init:
- *   free      one readable, writable MAP_NORESERVE mapping. Commit does nothing, decommit is MADV_DONTNEED. A mapping is
- *             never split, so the 65,530 VMAs that a process may have are never an issue.
+ *   free      one readable, writable MAP_NORESERVE mapping. Commit does nothing, decommit is MADV_DONTNEED. A mapping
+ *             is never split, so the 65,530 VMAs that a process may have are never an issue.
  *   charged   overcommit = 2 or a limit on data (RLIMIT_DATA) counts writable private mappings whether touched or not.
  *             There the range is reserved PROT_NONE, commit is mprotect, decommit maps fresh PROT_NONE memory over it
  *             (mprotect alone would leave the charge). Callers commit in large pieces to keep the VMAs few.
@@ -20,8 +20,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -138,7 +140,8 @@ static bool linux_decommit(void *address, size_t bytes)
     int saved = errno;
     bool ok;
     if (charged) {
-        ok = mmap(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+        const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+        ok = mmap(address, bytes, PROT_NONE, flags, -1, 0) != MAP_FAILED;
         if (ok) goto out;
         /* No VMA left for a split: give back the memory and keep the charge. */
     }
@@ -277,6 +280,34 @@ void os_write(int fd, const char *text, size_t bytes)
 
 int os_open_report(const char *path) { return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); }
 void os_close(int fd) { close(fd); }
+static struct {
+    int copy; /* out of the way of the program's own numbers */
+    struct stat first;
+} kept_stderr = {.copy = -1};
+
+void os_stderr_keep(void)
+{
+    int saved = errno;
+    if (kept_stderr.copy == -1 && fstat(2, &kept_stderr.first) == 0) kept_stderr.copy = fcntl(2, F_DUPFD_CLOEXEC, 100);
+    errno = saved;
+}
+
+static bool leads_where_stderr_led(int fd)
+{
+    struct stat now;
+    return fd >= 0 && fstat(fd, &now) == 0 && now.st_dev == kept_stderr.first.st_dev &&
+           now.st_ino == kept_stderr.first.st_ino;
+}
+
+int os_stderr_kept(void)
+{
+    int saved = errno;
+    int fd = leads_where_stderr_led(2) ? 2 : leads_where_stderr_led(kept_stderr.copy) ? kept_stderr.copy : -1;
+    errno = saved;
+    return fd;
+}
+
+bool os_is_privileged(void) { return getauxval(AT_SECURE) != 0; }
 int os_process_id(void) { return (int)getpid(); }
 void os_abort(void) { abort(); }
 

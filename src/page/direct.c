@@ -119,7 +119,7 @@ static acre_status direct_commit(void *context, void *address, size_t bytes)
         done += run;
     }
     lock_release(&d->lock);
-    /* Half of it is of no use to anybody. What was there before goes, too: a caller commits only what it does not use. */
+    /* Half of it is of no use to anybody. What was there before goes, too: nobody commits what he uses already. */
     if (status != ACRE_OK && done) direct_decommit(d, address, (size_t)done << CHUNK_SHIFT);
     return status;
 }

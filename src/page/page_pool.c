@@ -193,6 +193,7 @@ void page_pool_give(page_pool *pool, uint32_t page)
     lock_acquire(&pool->lock);
     record(page)->freed_ms = (uint32_t)now;
     list_push_head(&pool->dirty, page);
+    if (pool->dirty.count > pool->dirty_peak) pool->dirty_peak = pool->dirty.count;
     pool->used--;
     region_of_page(page)->used--;
     if (can_purge(pool)) {
@@ -249,8 +250,9 @@ size_t page_pool_trim(page_pool *pool, size_t keep_bytes)
     size_t bytes = 0;
     if (!can_purge(pool)) return 0;
     uint32_t batch[PURGE_BATCH];
-    for (unsigned left = pool->dirty.count / PURGE_BATCH + 2; left > 0; left--) {
+    for (unsigned left = 1, rounds = 0; left > 0; left--) {
         lock_acquire(&pool->lock);
+        if (rounds++ == 0) left = pool->dirty.count / PURGE_BATCH + 2; /* others may keep adding */
         unsigned n = collect_cold(pool, keep_bytes, 0, UINT32_MAX, batch);
         lock_release(&pool->lock);
         if (n == 0) break;

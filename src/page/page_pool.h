@@ -42,6 +42,7 @@ typedef struct page_pool {
     uint32_t regions;
     uint64_t checked_ms;      /* when ages were looked at last */
     uint64_t given_back;      /* pages decommitted so far, ever */
+    uint32_t dirty_peak;      /* most dirty pages at once; for reports, like the one above */
 } page_pool;
 
 void page_pool_init(page_pool *pool, const acre_provider *provider, page_policy policy);

@@ -69,11 +69,20 @@ enum { PAGE_INLINE_WORDS = 5 };
 typedef struct page_record {
     _Atomic uint32_t state; /* page_state */
     uint32_t next, prev;    /* page numbers; 0 = none (page 0 of the space is never handed out) */
-    uint32_t freed_ms;
-    _Atomic uint16_t heap;  /* number of the heap that holds it */
-    _Atomic uint8_t class_;
-    uint8_t words;
-    uint32_t blocks;
+    union {
+        uint32_t freed_ms;     /* in the pool: since when */
+        _Atomic uint32_t hint; /* in a class: words below it have no free bit, most likely; anybody lowers it */
+    };
+    union {
+        struct {
+            _Atomic uint16_t heap; /* number of the heap that holds it */
+            _Atomic uint8_t class_;
+            _Atomic uint8_t words;
+        };
+        _Atomic uint32_t identity; /* the three at once: whoever may be late must not see parts of two lives */
+    };
+    uint16_t blocks;
+    uint16_t virgin; /* blocks from here on were never handed out: their memory was not touched. Holder of the page */
     union {
         _Atomic uint64_t bits[PAGE_INLINE_WORDS];
         _Atomic uint64_t *external;
@@ -81,6 +90,9 @@ typedef struct page_record {
 } page_record;
 
 _Static_assert(sizeof(page_record) == ACRE_CACHE_LINE, "a page record is one cache line");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "page_identity knows where the parts lie");
+
+static inline uint32_t page_identity(uint32_t heap, uint32_t c, uint32_t words) { return heap | c << 16 | words << 24; }
 
 typedef struct space {
     page_record *pages; /* space_chunk_count entries */
@@ -119,7 +131,7 @@ static inline char *page_address(uint32_t number) { return space_base + ((size_t
 static inline uint32_t page_number(const void *p) { return (uint32_t)(space_offset(p) >> CHUNK_SHIFT); }
 static inline _Atomic uint64_t *page_bits(page_record *r)
 {
-    return r->words <= PAGE_INLINE_WORDS ? r->bits : r->external;
+    return atomic_load_explicit(&r->words, memory_order_relaxed) <= PAGE_INLINE_WORDS ? r->bits : r->external;
 }
 
 /* Takes a run of neighbouring regions; returns its address, NULL: no such run is free. Kind and owner are visible to

@@ -21,5 +21,5 @@ run_both linked "$tmp/in/linked" 20000 200000 3
 loaded_in linked
 run_both dlopen "$tmp/in/dlopen" "$tmp/in/plugin.so" "${ROUNDS:-300}"
 loaded_in dlopen
-run_both fork-exec "$tmp/in/fork_exec" "${CHILDREN:-200}"
+run_both fork-exec "$tmp/in/fork_exec" "${CHILDREN:-120}"
 loaded_in fork_exec sh

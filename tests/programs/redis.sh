@@ -6,7 +6,7 @@
 # are forked for BGSAVE and large values are freed by UNLINK and FLUSHALL ASYNC on redis' own threads.
 #
 # Debian's redis is linked with jemalloc and uses it wherever malloc is not preloaded: that is "the system" here.
-# No network: a socket in the temporary folder. No persistence but the saves that are asked for.
+# SHORT=1 does a hundredth of it. No network: a socket in the temporary folder. No persistence but the saves that are asked for.
 . "$(dirname "$0")/lib.bash"
 
 # Debian's redis-server package is a link and a service; the program itself is in redis-tools, and no service is wanted.
@@ -56,9 +56,10 @@ info() { cli info "$1" | tr -d '\r' | sed -n "s/^$2://p"; }
 data() { head -c "$1" /dev/zero | tr '\0' d; }
 
 # OPERATIONS, then what redis-benchmark shall do.
-ops=0
+ops=0 scale=1
+[ "${SHORT:-0}" != 1 ] || scale=100
 bench() {
-    local n=$1 status=0
+    local n=$(($1 / scale)) status=0
     shift
     timeout 200 redis-benchmark -s "$socket" -n "$n" -r 50000 -c 50 -P 16 -q "$@" </dev/null >"$tmp/bench" 2>&1 || status=$?
     if [ "$status" != 0 ] || grep -iE 'error|refused' "$tmp/bench" >/dev/null; then
@@ -91,7 +92,7 @@ bench 40000 del key:__rand_int__
 bench 5000 lrange list:__rand_int__ 0 100
 bench 5000 lpush big "$(data 3000)"
 kill -0 "$pid" 2>/dev/null || died acre
-[ "$ops" -ge 1000000 ] || fail "only $ops operations"
+[ "$ops" -ge $((1000000 / scale)) ] || fail "only $ops operations"
 calls=$(info stats total_commands_processed)
 [ "$calls" -ge "$ops" ] || fail "the server counts $calls commands, fewer than the $ops that were sent"
 say "$ops operations in $(seconds "$begin") s on acre; $(cli dbsize) keys," \
@@ -132,7 +133,7 @@ for (1 .. $ARGV[0]) {
     else { cmd 'EVAL', 'local t = {} for i = 1, 60 do t[i] = ARGV[1] .. i end redis.call("SET", KEYS[1], table.concat(t, ","))', 1, "e$k", data(rnd(60)) }
 }
 END
-perl "$tmp/in/load.pl" "${COMMANDS:-120000}" >"$tmp/in/load.resp"
+perl "$tmp/in/load.pl" "$((120000 / scale))" >"$tmp/in/load.resp"
 
 load() {
     local reply

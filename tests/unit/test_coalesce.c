@@ -180,6 +180,33 @@ static void a_named_alignment_finds_the_tightest_aligned_hole(void **state)
     done(&c);
 }
 
+static void holes_too_small_for_all_requests_so_far_serve_a_smaller_one(void **state)
+{
+    (void)state;
+    for (uint32_t size_min = 0; size_min <= 50; size_min += 50) {
+        memory = (test_memory){0, 0, 0, false};
+        coalesce c;
+        coalesce_options options = {.memory = {&memory, memory_grow, memory_release},
+                                    .capacity = 1000,
+                                    .size_min = size_min,
+                                    .extra_align_log2 = {1}};
+        assert_true(coalesce_init(&c, &options));
+        uint32_t nodes[10], offset;
+        for (int i = 0; i < 10; i++) nodes[i] = coalesce_alloc(&c, 100, 0, &offset);
+        for (int i = 0; i < 10; i += 2) assert_true(coalesce_resize(&c, nodes[i], 93 - (uint32_t)i));
+        check(&c);
+        assert_int_equal(coalesce_largest_hole(&c), 15); /* all holes are below the floor */
+        assert_int_equal(coalesce_alloc(&c, 16, 0, &offset), 0);
+        take(&c, 8, 0, 291);
+        take(&c, 14, 1, 886);
+        take(&c, 10, 0, 489);
+        take(&c, 3, 0, 93);
+        coalesce_reset(&c);
+        take(&c, 1, 0, 0);
+        done(&c);
+    }
+}
+
 static void an_alignment_that_is_not_named_is_served_too(void **state)
 {
     (void)state;
@@ -517,6 +544,7 @@ int main(void)
         cmocka_unit_test(of_equal_holes_the_lowest_address_is_taken),
         cmocka_unit_test(a_freed_block_merges_with_both_neighbours),
         cmocka_unit_test(a_named_alignment_finds_the_tightest_aligned_hole),
+        cmocka_unit_test(holes_too_small_for_all_requests_so_far_serve_a_smaller_one),
         cmocka_unit_test(an_alignment_that_is_not_named_is_served_too),
         cmocka_unit_test(an_alignment_as_large_as_the_range_gets_offset_zero),
         cmocka_unit_test(the_largest_range_works_to_its_last_granule),

@@ -2,8 +2,8 @@
  *
  *   test_coalesce_oracle [operations = 10,000,000] [seed = 1]
  *
- * The oracle is the range itself as two sorted arrays, blocks and holes, searched from end to end. Every allocation must
- * take exactly the hole that the oracle picks (smallest usable size that is enough, then lowest offset), every free
+ * The oracle is the range itself as one sorted array of blocks and holes, searched from end to end. Every allocation
+ * must take exactly the hole that the oracle picks (smallest usable size that is enough, then lowest offset), every free
  * must leave the hole that the oracle has, every resize must succeed or fail as the oracle says; the totals and the
  * largest hole agree after each operation, and coalesce_check holds at intervals. Few live blocks keep the searches
  * short. Exit status 0: all agreed. */
@@ -26,18 +26,19 @@ typedef struct mix {
     uint8_t named[COALESCE_EXTRA_MAX];
     uint8_t align[4];
     uint32_t aligns;
-    bool powers; /* sizes are powers of two: many equal holes */
+    enum { UNIFORM, POWERS, DESCENDING } sizes; /* powers of two: many equal holes; descending: the floor goes down */
 } mix;
 
 static const mix mixes[] = {
-    {"unit granules, exact bins", 9000, 1, 64, 400, 4096, {0}, {0}, 1, false},
-    {"many equal holes", 1000, 1, 4, 400, 16, {0}, {0}, 1, false},
-    {"log bins", 1700000, 1, 12000, 400, 16, {0}, {0}, 1, false},
-    {"log bins, powers of two", 80000, 1, 2048, 400, 16, {0}, {0}, 1, true},
-    {"whole 32-bit range", COALESCE_CAPACITY_MAX, 1u << 18, 1u << 26, 200, 64, {0}, {0}, 1, false},
-    {"three alignments", 40000, 1, 500, 250, 64, {2, 4, 7}, {0, 2, 4, 7}, 4, false},
-    {"16 B, 256 B, 64 KiB", 1u << 19, 256, 8192, 64, 4096, {4, 12}, {0, 4, 12}, 3, false},
-    {"aligned to more than the size", 40000, 1, 30, 80, 16, {6, 10}, {0, 6, 10}, 3, true},
+    {"unit granules, exact bins", 9000, 1, 64, 400, 4096, {0}, {0}, 1, UNIFORM},
+    {"many equal holes", 1000, 1, 4, 400, 16, {0}, {0}, 1, UNIFORM},
+    {"log bins", 1700000, 1, 12000, 400, 16, {0}, {0}, 1, UNIFORM},
+    {"log bins, powers of two", 80000, 1, 2048, 400, 16, {0}, {0}, 1, POWERS},
+    {"whole 32-bit range", COALESCE_CAPACITY_MAX, 1u << 18, 1u << 26, 200, 64, {0}, {0}, 1, UNIFORM},
+    {"three alignments", 40000, 1, 500, 250, 64, {2, 4, 7}, {0, 2, 4, 7}, 4, UNIFORM},
+    {"16 B, 256 B, 64 KiB", 1u << 19, 256, 8192, 64, 4096, {4, 12}, {0, 4, 12}, 3, UNIFORM},
+    {"smallest size goes down", 1u << 18, 1, 1u << 12, 200, 256, {3, 6}, {0, 3, 6}, 3, DESCENDING},
+    {"aligned to more than the size", 40000, 1, 30, 80, 16, {6, 10}, {0, 6, 10}, 3, POWERS},
 };
 
 static uint64_t random_state = 1;
@@ -52,6 +53,7 @@ static uint64_t next_random(void)
 
 static piece pieces[PIECES_MAX];
 static uint32_t piece_count, live_count;
+static uint32_t progress; /* 0 to 11 in the course of a mix */
 
 static void fail(const mix *m, uint64_t operation, const char *what)
 {
@@ -130,7 +132,8 @@ static uint32_t random_live(void)
 
 static uint32_t random_size(const mix *m)
 {
-    if (m->powers) {
+    if (m->sizes == DESCENDING) return (m->size_max >> progress) + (uint32_t)(next_random() % (m->size_max - 1));
+    if (m->sizes == POWERS) {
         uint32_t size = m->size_min << next_random() % 32;
         while (size > m->size_max || size < m->size_min) size = m->size_min << next_random() % 32;
         return size;
@@ -194,7 +197,8 @@ static void compare(const coalesce *c, const mix *m, uint64_t op, bool deep)
         else if (pieces[i].size > largest)
             largest = pieces[i].size;
     }
-    if (used != c->used || blocks != c->block_count || piece_count - blocks != c->hole_count) fail(m, op, "totals differ");
+    if (used != c->used || blocks != c->block_count || piece_count - blocks != c->hole_count)
+        fail(m, op, "totals differ");
     if (coalesce_largest_hole(c) != largest) fail(m, op, "the largest hole differs");
     if (!deep) return;
     const char *wrong = coalesce_check(c);
@@ -221,6 +225,7 @@ static void run_mix(const mix *m, uint64_t operations)
     uint64_t allocs = 0, frees = 0, resizes = 0;
     uint32_t target = m->live_max;
     for (uint64_t op = 1; op <= operations; op++) {
+        progress = (uint32_t)(op * 12 / (operations + 1));
         uint64_t dice = next_random() & 1023;
         if (dice == 0) target = 1 + (uint32_t)(next_random() % m->live_max); /* fuller and emptier by turns */
         if (live_count != 0 && dice < 64)
@@ -233,7 +238,8 @@ static void run_mix(const mix *m, uint64_t operations)
     }
     while (live_count != 0) step_free(&c, m, operations);
     compare(&c, m, operations, true);
-    if (piece_count != 1 || coalesce_largest_hole(&c) != m->capacity) fail(m, operations, "the range is not whole again");
+    if (piece_count != 1 || coalesce_largest_hole(&c) != m->capacity)
+        fail(m, operations, "the range is not whole again");
     printf("%-32s %10llu allocations %10llu frees %9llu resizes agree\n", m->name, (unsigned long long)allocs,
            (unsigned long long)frees, (unsigned long long)resizes);
     coalesce_destroy(&c);

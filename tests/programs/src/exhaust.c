@@ -1,9 +1,10 @@
 /*
- * Allocates until the limit of the process says no, by small, middle, large and then mixed blocks. Each time NULL has to come with
- * ENOMEM, a fair part of the limit has to have been handed out, what was handed out has to be there, and after freeing it
- * all has to be available again: the next kind starts from nothing.
+ * Allocates until the limit of the process says no, frees everything, and does so again. Each time NULL has to come with
+ * ENOMEM, the part of the limit that was asked for has to have been handed out, and what was handed out has to be there.
+ * Without SIZE it goes from small over middle to large and mixed blocks in one process, each starting where the one before
+ * left the address space.
  *
- * usage: exhaust LIMIT_KIB LEAST_PERCENT  (under ulimit -v LIMIT_KIB)
+ * usage: exhaust LIMIT_KIB LEAST_PERCENT [SIZE]  (under ulimit -v LIMIT_KIB)
  */
 #include <errno.h>
 #include <stdio.h>
@@ -23,17 +24,23 @@ static void fail(const char *what, size_t size)
 
 int main(int argc, char **argv)
 {
-    static const size_t sizes[] = {48, 900, 70000, 3000000, 40000000, 0};
-    size_t limit, least;
+    size_t sizes[] = {48, 900, 70000, 3000000, 40000000, 0}; /* 0: mixed from the first four */
+    size_t kinds = sizeof sizes / sizeof *sizes, limit, least;
 
-    if (argc != 3)
+    if (argc != 3 && argc != 4)
         return 2;
+    if (argc == 4) {
+        sizes[0] = strtoul(argv[3], NULL, 10);
+        kinds = 1;
+        if (sizes[0] < sizeof(struct link))
+            return 2;
+    }
     limit = strtoul(argv[1], NULL, 10) * 1024;
     least = strtoul(argv[2], NULL, 10);
     setvbuf(stdout, NULL, _IONBF, 0); /* no buffer to allocate when nothing is left */
 
     for (int round = 0; round < 2; round++) {
-        for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        for (size_t k = 0; k < kinds; k++) {
             struct link *all = NULL;
             size_t total = 0, count = 0;
 
@@ -63,7 +70,7 @@ int main(int argc, char **argv)
                 fail("realloc beyond the limit", limit);
             for (struct link *p = all, *next; p; p = next) {
                 next = p->next;
-                if (((char *)p)[p->size - 1] != 77 && p->size > sizeof *p)
+                if (((char *)p)[p->size - 1] != 77)
                     fail("contents lost", p->size);
                 free(p);
             }
