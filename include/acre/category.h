@@ -20,8 +20,9 @@
  *                          larger than small_size_max
  *   magazine_bytes_max     10 ms of allocations_per_second ×       a thread asks others a hundred times a second at
  *                          typical size, at most 256 KiB; without  most; what it holds nobody else can have, and it
- *                          it 64 KiB; and at most 1/8 of expected  counts against the budget
- *                          bytes, 1/16 of the budget; but 4 KiB
+ *                          it 64 KiB; and at most 1/8 of expected  counts against the budget; there is a magazine for
+ *                          bytes, 1/16 of the budget, by doubling  each class
+ *                          from size_min to size_max; but 4 KiB
  *   thread_bytes_max       1 MiB, or 1/8 and 1/16 as above         the same, for blocks over small_size_max
  *   cache_bytes_max        1/4 of expected bytes or budget, the    free memory kept for the next peak is in proportion
  *                          lesser; 2 MiB … 64 MiB, the default     to what is used; less than a page of 2 MiB would be
@@ -39,8 +40,9 @@
  *   count_max              count if count_is_max; else none        bookkeeping set aside: no later call needs memory
  *   thread_safe            not single_thread
  *
- * There is no field for lifetimes: count / allocations_per_second says it. Units are bytes, and per second; what comes
- * per frame is multiplied by the frame rate. */
+ * Pages of small blocks on flexible memory are shared by all heaps and kept as the process heap says: there the last
+ * two rules are for larger blocks. There is no field for lifetimes: count / allocations_per_second says it. Units are
+ * bytes, and per second; what comes per frame is multiplied by the frame rate. */
 #ifndef ACRE_CATEGORY_H
 #define ACRE_CATEGORY_H
 

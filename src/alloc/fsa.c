@@ -111,6 +111,7 @@ static uint32_t take_page(fsa *f, uint32_t c)
     if (!account_charge(f->account, CHUNK_BYTES)) return 0;
     uint32_t page = page_pool_take(f->pool, &zeroed);
     if (!page) goto credit;
+    if (zeroed) account_fresh(f->account, CHUNK_BYTES);
     page_record *r = fsa_record(page);
     const uint32_t words = f->sizes->words[c];
     _Atomic uint64_t *bits = r->bits;
@@ -362,6 +363,17 @@ void fsa_detach(fsa *f, uint32_t c, fsa_source *source)
         atomic_store_explicit(&fsa_record(pages[i])->state, PAGE_UNLISTED, memory_order_seq_cst);
         settle(f, c, pages[i]);
     }
+}
+
+void fsa_idle(fsa *f, uint32_t c)
+{
+    fsa_class *k = &f->classes[c];
+    lock_acquire(&k->lock);
+    uint32_t page = k->head;
+    bool quiet = page && all_free(fsa_record(page));
+    if (quiet) disown(k, page);
+    lock_release(&k->lock);
+    if (quiet) retire(f, c, page);
 }
 
 /* --- the whole heap --------------------------------------------------------------------------------------------- */

@@ -79,6 +79,8 @@ uint32_t fsa_refill(fsa *f, uint32_t c, fsa_source *source, void **slots, uint32
 void fsa_return(fsa *f, uint32_t c, void *const *blocks, uint32_t count);
 /* The thread lets go of its page. */
 void fsa_detach(fsa *f, uint32_t c, fsa_source *source);
+/* Nobody seems to need class c any more: its last page goes, too, if it is empty. */
+void fsa_idle(fsa *f, uint32_t c);
 /* Retires listed pages without a live block. Returns how many. O(listed pages). */
 uint32_t fsa_trim(fsa *f);
 /* Gives back OS pages without a live block inside of listed pages. Returns bytes. O(listed pages). */

@@ -151,9 +151,11 @@ static void count_slotted_peak(large *l)
     if (l->live - l->unslotted > l->slotted_peak) l->slotted_peak = l->live - l->unslotted;
 }
 
-static void *slotted_alloc(large *l, size_t bytes, bool *zeroed)
+/* Slots are aligned to their size as far as regions are: align <= region_bytes(). */
+static void *slotted_alloc(large *l, size_t bytes, size_t align, bool *zeroed)
 {
-    uint32_t c = bytes <= LARGE_SLOT_MIN ? 0 : log2_ceil(bytes) - log2_ceil(LARGE_SLOT_MIN);
+    size_t slot = bytes < align ? align : bytes;
+    uint32_t c = slot <= LARGE_SLOT_MIN ? 0 : log2_ceil(slot) - log2_ceil(LARGE_SLOT_MIN);
     void *p = NULL;
     lock_acquire(&l->lock);
     bool dirty = l->dirty[c].head != NULL;
@@ -188,7 +190,7 @@ void *large_alloc(large *l, size_t bytes, size_t align, bool *zeroed)
     if (!account_charge(l->account, charge)) return NULL;
     void *p = NULL;
     *zeroed = false;
-    if (bytes <= LARGE_SLOT_MAX && align <= region_bytes()) p = slotted_alloc(l, bytes, zeroed);
+    if (bytes <= LARGE_SLOT_MAX && align <= region_bytes()) p = slotted_alloc(l, bytes, align, zeroed);
     if (!p && l->provider == acre_provider_flexible()) {
         p = unslotted_alloc(l, bytes, align);
         *zeroed = true;

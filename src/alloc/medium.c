@@ -101,7 +101,7 @@ static medium_range *add_range(medium *m, uint32_t t)
     size_t handle_bytes = align_up(units * sizeof *r->handle, ACRE_CACHE_LINE);
     size_t page_bytes = align_up(pages_in(r->bytes) * sizeof *r->pages, ACRE_CACHE_LINE);
     size_t touched_bytes = align_up((r->bytes >> CHUNK_SHIFT) / 8 + 8, ACRE_CACHE_LINE);
-    size_t head_bytes = align_up(page_bytes + touched_bytes + handle_bytes, os_page_bytes());
+    size_t head_bytes = align_up(page_bytes + 2 * touched_bytes + handle_bytes, os_page_bytes());
     /* Nodes: blocks and the holes between them, and the core's table of sizes in front. */
     r->node_part_bytes = align_up(2 * (units + 1) * sizeof(coalesce_node) + 64 * KIB, os_page_bytes());
     uint32_t parts = m->named_align_log2 > r->granule_log2 ? 2 : 1;
@@ -111,7 +111,8 @@ static medium_range *add_range(medium *m, uint32_t t)
     if (!arena_commit(r->tables, head_bytes)) goto release_tables;
     r->pages = r->tables;
     r->touched = (uint64_t *)(void *)((char *)r->tables + page_bytes);
-    r->handle = (uint32_t *)(void *)((char *)r->tables + page_bytes + touched_bytes);
+    r->handle = (medium_handle *)(void *)((char *)r->tables + page_bytes + 2 * touched_bytes);
+    r->recent = r->touched + touched_bytes / sizeof *r->touched;
     r->nodes_at = (char *)r->tables + head_bytes;
 
     coalesce_options options = {.memory = {r, nodes_grow, NULL}, .exact_sizes = 1024};
@@ -293,24 +294,60 @@ medium_range *medium_range_of(const void *p)
     return region_kind_of(g) == REGION_MEDIUM ? g->owner : NULL;
 }
 
-uint32_t medium_node(const medium_range *r, const void *p)
+static medium_handle *handle_of(const medium_range *r, const void *p)
+{
+    return &r->handle[(size_t)((const char *)p - r->base) >> r->unit_log2];
+}
+
+/* What the handle says of a block of so many bytes that starts at offset `from`. */
+static uint32_t block_word(const medium_range *r, size_t from, size_t bytes)
+{
+    uint32_t start = (uint32_t)(from >> r->granule_log2) & ((1u << (r->unit_log2 - r->granule_log2)) - 1);
+    return (uint32_t)(bytes >> r->granule_log2) << MEDIUM_GRANULES_SHIFT | start | MEDIUM_USED;
+}
+
+/* The word of the live block that starts at p; 0: none. */
+static uint32_t live_word(const medium_range *r, const void *p)
 {
     size_t offset = (size_t)((const char *)p - r->base);
-    uint32_t node = r->handle[offset >> r->unit_log2];
-    if (node == 0 || !coalesce_is_used(&r->core, node)) return 0;
-    return (size_t)coalesce_offset(&r->core, node) << r->granule_log2 == offset ? node : 0;
+    uint32_t word = atomic_load_explicit(&handle_of(r, p)->block, memory_order_relaxed);
+    if (offset & (((size_t)1 << r->granule_log2) - 1)) return 0;
+    uint32_t expected = block_word(r, offset, 0), parts = MEDIUM_USED | MEDIUM_START_MASK;
+    return (word & parts) == (expected & parts) ? word : 0;
 }
 
-const void *medium_site(const medium_range *r, uint32_t node)
+uint32_t medium_node(const medium_range *r, const void *p) { return live_word(r, p) ? handle_of(r, p)->node : 0; }
+
+size_t medium_usable(const medium_range *r, const void *p, bool *cached)
 {
-    return (const void *)(uintptr_t)(coalesce_tag(&r->core, node) & ~(uint64_t)MEDIUM_SITE_CACHED);
+    uint32_t word = live_word(r, p);
+    if (cached) *cached = (word & MEDIUM_CACHED) != 0;
+    return (size_t)(word >> MEDIUM_GRANULES_SHIFT) << r->granule_log2;
 }
 
-bool medium_set_cached(medium_range *r, uint32_t node, bool cached)
+const void *medium_block_site(medium_range *r, const void *p)
 {
-    uint64_t tag = coalesce_tag(&r->core, node);
-    if ((tag & MEDIUM_SITE_CACHED) == (cached ? MEDIUM_SITE_CACHED : 0)) return false;
-    coalesce_set_tag(&r->core, node, tag ^ MEDIUM_SITE_CACHED);
+    enter(r->owner);
+    uint32_t node = medium_node(r, p);
+    const void *site = node ? medium_site(r, node) : NULL;
+    leave(r->owner);
+    return site;
+}
+
+void medium_set_site(medium_range *r, void *p, const void *site)
+{
+    enter(r->owner);
+    uint32_t node = medium_node(r, p);
+    if (node) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
+    leave(r->owner);
+}
+
+bool medium_set_cached(medium_range *r, void *p, bool cached)
+{
+    medium_handle *h = handle_of(r, p);
+    uint32_t word = atomic_load_explicit(&h->block, memory_order_relaxed);
+    if (((word & MEDIUM_CACHED) != 0) == cached) return false;
+    atomic_store_explicit(&h->block, word ^ MEDIUM_CACHED, memory_order_relaxed);
     return true;
 }
 
@@ -330,13 +367,17 @@ static void clear_touched(char *base, size_t from, size_t to, const uint64_t *to
 static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
 {
     size_t first = from >> CHUNK_SHIFT, last = (to - 1) >> CHUNK_SHIFT;
+    uint32_t fresh = 0;
     for (size_t w = first >> 6; w <= last >> 6; w++) {
         if (old) old[w - (first >> 6)] = r->touched[w];
         uint64_t mask = ~(uint64_t)0;
         if (w == first >> 6) mask &= ~bits_mask(first & 63);
         if (w == last >> 6) mask &= bits_mask((last & 63) + 1);
+        fresh += bits_count(mask & ~r->touched[w]);
         r->touched[w] |= mask;
+        r->recent[w] |= mask;
     }
+    if (fresh) account_fresh(r->owner->account, (size_t)fresh << CHUNK_SHIFT);
 }
 
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
@@ -361,8 +402,9 @@ void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void 
         goto out;
     }
     touch(r, from, from + size, old_touched);
-    r->handle[from >> r->unit_log2] = node;
-    if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site & ~(uint64_t)MEDIUM_SITE_CACHED);
+    r->handle[from >> r->unit_log2].node = node;
+    atomic_store_explicit(&r->handle[from >> r->unit_log2].block, block_word(r, from, size), memory_order_relaxed);
+    if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
     m->allocs++;
     count_used(m, size, 0);
     p = r->base + from;
@@ -389,11 +431,12 @@ acre_status medium_free(medium *m, void *p)
     size_t from = (size_t)((char *)p - r->base);
     uint32_t node = medium_node(r, p);
     if (node == 0) {
-        uint32_t stale = r->handle[from >> r->unit_log2];
+        uint32_t stale = handle_of(r, p)->node;
         leave(m);
         return stale ? ACRE_DOUBLE_FREE : ACRE_FOREIGN_POINTER;
     }
     size_t size = medium_block_bytes(r, node);
+    atomic_store_explicit(&handle_of(r, p)->block, 0, memory_order_relaxed);
     coalesce_free(&r->core, node);
     m->frees++;
     count_used(m, 0, size);
@@ -445,22 +488,34 @@ bool medium_resize(medium *m, void *p, size_t bytes)
         account_credit(m->account, before - size);
     }
 out:
-    if (ok) count_used(m, size, before);
+    if (ok) {
+        atomic_store_explicit(&handle_of(r, p)->block, block_word(r, from, size), memory_order_relaxed);
+        count_used(m, size, before);
+    }
     leave(m);
     return ok;
 }
 
 /* --- the whole of it -------------------------------------------------------------------------------------------- */
 
+/* Did a block lie on this piece since the last look? Forgets it. */
+static bool take_recent(medium_range *r, size_t at)
+{
+    uint64_t bit = (uint64_t)1 << ((at >> CHUNK_SHIFT) & 63), *word = &r->recent[at >> (CHUNK_SHIFT + 6)];
+    bool was = (*word & bit) != 0;
+    *word &= ~bit;
+    return was;
+}
+
 /* The touched 64 KiB pieces of a hole go back while the pages around them stay. */
-static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to)
+static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to, bool second_chance)
 {
     size_t bytes = 0;
     from = align_up(from, CHUNK_BYTES);
     to = align_down(to, CHUNK_BYTES);
     for (size_t at = from; at < to;) {
         size_t end = at;
-        while (end < to && is_touched(r, end)) end += CHUNK_BYTES;
+        while (end < to && is_touched(r, end) && !(second_chance && take_recent(r, end))) end += CHUNK_BYTES;
         if (end == at) {
             at += CHUNK_BYTES;
             continue;
@@ -486,7 +541,7 @@ size_t medium_trim(medium *m, size_t keep_bytes)
                 for (uint32_t n = coalesce_first(&r->core); n; n = coalesce_next(&r->core, n))
                     if (coalesce_is_hole(&r->core, n)) {
                         size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
-                        m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n));
+                        m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n), false);
                     }
             /* Free spaces leave the end of the range; an empty range goes back to the space. */
             uint32_t last = coalesce_last(&r->core);
@@ -510,12 +565,36 @@ size_t medium_trim(medium *m, size_t keep_bytes)
     return bytes;
 }
 
-void medium_tick(medium *m)
+/* One look at the holes of a range: second chance, as in a clock. Visits LOOK_NODES nodes; true: it came to the end. */
+static bool look_at_holes(medium *m, medium_range *r)
+{
+    enum { LOOK_NODES = 64 };
+    uint32_t n = r->look;
+    if (n >= r->core.node_fresh || !(coalesce_is_hole(&r->core, n) || coalesce_is_used(&r->core, n)))
+        n = coalesce_first(&r->core);
+    for (int i = 0; i < LOOK_NODES && n; i++, n = coalesce_next(&r->core, n)) {
+        if (!coalesce_is_hole(&r->core, n)) continue;
+        size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
+        m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n), true);
+    }
+    r->look = n;
+    return n == 0;
+}
+
+void medium_tick(medium *m, uint32_t delay_ms)
 {
     if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
     uint64_t now = os_now_ms();
     m->checked_ms = now;
-    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, 4);
+    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, 4);
+    bool holes = provider_can(m->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(m->provider) <= CHUNK_BYTES;
+    for (uint32_t i = 0; holes && i < MEDIUM_TIERS; i++) {
+        uint32_t t = m->look_tier;
+        m->look_tier = (t + 1) % MEDIUM_TIERS;
+        if (!m->ranges[t]) continue;
+        look_at_holes(m, m->ranges[t]);
+        break;
+    }
     leave(m);
 }
 
@@ -591,9 +670,11 @@ void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t by
     for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
         for (medium_range *r = m->ranges[t]; r; r = r->next)
             for (uint32_t n = coalesce_first(&r->core); n; n = coalesce_next(&r->core, n))
-                if (coalesce_is_used(&r->core, n) && !(coalesce_tag(&r->core, n) & MEDIUM_SITE_CACHED))
-                    visit(context, r->base + ((size_t)coalesce_offset(&r->core, n) << r->granule_log2),
-                          medium_block_bytes(r, n), medium_site(r, n));
+                if (coalesce_is_used(&r->core, n)) {
+                    char *block = r->base + ((size_t)coalesce_offset(&r->core, n) << r->granule_log2);
+                    if (!(live_word(r, block) & MEDIUM_CACHED))
+                        visit(context, block, medium_block_bytes(r, n), medium_site(r, n));
+                }
     leave(m);
 }
 
@@ -609,7 +690,8 @@ bool medium_check(medium *m)
             for (uint32_t n = coalesce_first(&r->core); ok && n; n = coalesce_next(&r->core, n)) {
                 if (!coalesce_is_used(&r->core, n)) continue;
                 size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
-                ok = r->handle[from >> r->unit_log2] == n;
+                ok = r->handle[from >> r->unit_log2].node == n;
+                ok = ok && medium_usable(r, r->base + from, NULL) == medium_block_bytes(r, n);
                 size_t last = (from + medium_block_bytes(r, n) - 1) >> MEDIUM_PAGE_SHIFT;
                 for (size_t i = from >> MEDIUM_PAGE_SHIFT; ok && i <= last; i++)
                     ok = r->pages[i].live > 0 && r->pages[i].committed;

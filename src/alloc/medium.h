@@ -10,7 +10,8 @@
  * *spaces* of 32 MiB as it fills, and cuts the free ones off its end on trim; when all ranges of a tier are full the
  * tier gets another one. Beside the core stand three tables by address:
  *
- *   handle[offset / unit]   node of the block that starts there: an address finds its block by one load
+ *   handle[offset / unit]   node, size and start of the block that starts there: who holds a block learns all of it
+ *                           without the lock, while others rearrange the nodes of its neighbours
  *   live[page]              blocks that touch the 2 MiB page; at 0 the page can go back to the system, wherever it lies
  *   touched[64 KiB]         a bit: may hold something other than zero, so that zeroed memory is not cleared again
  *
@@ -26,7 +27,7 @@
 #include "alloc/coalesce.h"
 #include "page/page_pool.h"
 
-enum { MEDIUM_TIERS = 3, MEDIUM_PAGE_SHIFT = 21, MEDIUM_SITE_CACHED = 1 };
+enum { MEDIUM_TIERS = 3, MEDIUM_PAGE_SHIFT = 21 };
 #define MEDIUM_PAGE_BYTES ((size_t)1 << MEDIUM_PAGE_SHIFT)
 #define MEDIUM_SPACE_BYTES (32 * MIB)
 #define MEDIUM_RANGE_BYTES (768 * MIB)
@@ -39,6 +40,14 @@ typedef struct medium_page { /* a page's place in its medium's list of empty, co
     struct medium_page *next, *prev;
 } medium_page;
 
+/* The block that starts in a unit of the range. Written under the lock while nobody holds the block, except for the
+ * cached bit, which belongs to whoever does. */
+typedef struct medium_handle {
+    uint32_t node;          /* stays when the block is freed, so that a second free is told from nonsense */
+    _Atomic uint32_t block; /* granules << MEDIUM_GRANULES_SHIFT | start in the unit, in granules | the two bits below */
+} medium_handle;
+enum { MEDIUM_START_MASK = 31, MEDIUM_USED = 32, MEDIUM_CACHED = 64, MEDIUM_GRANULES_SHIFT = 8 };
+
 typedef struct medium_range {
     struct medium *owner;
     struct medium_range *next;
@@ -46,9 +55,11 @@ typedef struct medium_range {
     size_t bytes;
     uint32_t tier;
     uint32_t granule_log2, unit_log2;
-    uint32_t *handle;
+    medium_handle *handle;
     medium_page *pages;
     uint64_t *touched;
+    uint64_t *recent;   /* likewise: a block lay on it since medium_tick last looked */
+    uint32_t look;      /* node where medium_tick goes on; may be stale */
     void *tables;       /* the three above and the core's nodes, one reservation */
     size_t table_bytes;
     char *nodes_at;     /* where the core's parts live: part i at nodes_at + i * node_part_bytes */
@@ -81,6 +92,7 @@ typedef struct medium {
     medium_range *ranges[MEDIUM_TIERS];
     medium_page *empty_head, *empty_tail; /* committed pages without a block, most recently emptied first */
     size_t cached, committed;
+    uint32_t look_tier; /* whose holes medium_tick looks at next */
     uint64_t given_back, checked_ms;
     size_t used, used_peak; /* bytes in blocks; for reports, like the two below */
     uint64_t allocs, frees;
@@ -104,18 +116,30 @@ bool medium_resize(medium *m, void *p, size_t bytes);
 
 /* The range that p lies in, NULL: none. */
 medium_range *medium_range_of(const void *p);
-/* The node of the live block that starts at p, 0: none. Lock-free; the caller holds the block. */
+/* Bytes in the block that starts at p, 0: none does. Lock-free; the caller holds the block. *cached (may be NULL): it
+ * lies in a thread cache, so to the user it is free. */
+size_t medium_usable(const medium_range *r, const void *p, bool *cached);
+/* Where it was asked for; NULL: no live block, or nobody said. Takes the lock. */
+const void *medium_block_site(medium_range *r, const void *p);
+void medium_set_site(medium_range *r, void *p, const void *site);
+/* A thread cache holds the block, or no longer does. False: it was already so. */
+bool medium_set_cached(medium_range *r, void *p, bool cached);
+/* With the lock held, or while nobody else is at work: the node of the live block that starts at p, 0: none; and what
+ * the core knows of it. */
 uint32_t medium_node(const medium_range *r, const void *p);
 static inline size_t medium_block_bytes(const medium_range *r, uint32_t node)
 {
     return (size_t)coalesce_size(&r->core, node) << r->granule_log2;
 }
-const void *medium_site(const medium_range *r, uint32_t node);
-/* A thread cache holds the block, or no longer does. False: it was already so. */
-bool medium_set_cached(medium_range *r, uint32_t node, bool cached);
+static inline const void *medium_site(const medium_range *r, uint32_t node)
+{
+    return (const void *)(uintptr_t)coalesce_tag(&r->core, node);
+}
 
 size_t medium_trim(medium *m, size_t keep_bytes);
-void medium_tick(medium *m);
+/* Gives back a few pages that have been empty for delay_ms, and looks into a few holes between blocks: a 64 KiB piece
+ * that no block has lain on since the last look goes back. Bounded work; does nothing while somebody else is at it. */
+void medium_tick(medium *m, uint32_t delay_ms);
 void medium_destroy(medium *m);
 bool medium_check(medium *m);
 /* O(ranges + holes). Of a medium of another thread (single_thread) only what its counters say. */

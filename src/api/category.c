@@ -103,7 +103,9 @@ static void derive_heap(const acre_category *r, acre_heap_options *o)
     uint64_t magazine = 64 * KIB;
     if (r->allocations_per_second)
         magazine = between(4 * KIB, times(r->allocations_per_second, typical_size(r)) / 100, 256 * KIB);
-    o->magazine_bytes_max = most(4 * KIB, least(magazine, limit));
+    uint64_t low = size_min_of(r), high = most(low, least(r->size_max, small_max));
+    unsigned doublings = bits_highest(high) - bits_highest(low) + 1;
+    o->magazine_bytes_max = most(4 * KIB, least(magazine, limit / doublings));
     o->thread_bytes_max = most(1, least(MIB, limit));
     o->cache_bytes_max = between(MEDIUM_PAGE_BYTES, least(expected, budget_or_all(r)) / 4, 64 * MIB);
     o->purge_delay_ms = 500;

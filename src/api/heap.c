@@ -120,8 +120,7 @@ acre_heap *acre_owner(const void *block)
 const acre_site *acre_block_site(const void *block)
 {
     medium_range *r = block ? medium_range_of(block) : NULL;
-    uint32_t node = r ? medium_node(r, block) : 0;
-    return node ? medium_site(r, node) : NULL;
+    return r ? medium_block_site(r, block) : NULL;
 }
 
 size_t acre_heap_trim(acre_heap *heap, size_t keep_bytes) { return heap ? heap_trim(heap, keep_bytes) : 0; }
@@ -145,7 +144,7 @@ size_t acre_trim(size_t keep_bytes)
 
 void acre_heap_tick(acre_heap *heap)
 {
-    if (heap) heap_tick(heap);
+    if (heap) heap_tick(heap, heap->policy.delay_ms);
 }
 
 typedef struct visit_request {

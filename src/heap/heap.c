@@ -185,11 +185,7 @@ static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t
     if (tc && align <= 256 && rounded < MEDIUM_CACHE_SIZE_MAX) {
         void *block = thread_cache_take_medium(tc, rounded);
         if (block) {
-            if (site) {
-                medium_range *r = medium_range_of(block);
-                uint64_t tag = (uint64_t)(uintptr_t)site & ~(uint64_t)MEDIUM_SITE_CACHED;
-                coalesce_set_tag(&r->core, medium_node(r, block), tag);
-            }
+            if (site) medium_set_site(medium_range_of(block), block, site);
             if (zero) memset(block, 0, size);
             return block;
         }
@@ -232,6 +228,18 @@ static acre_status reason(const acre_heap *h, size_t size)
     return account_has_room(&h->account, size > CHUNK_BYTES ? size : CHUNK_BYTES) ? ACRE_NO_MEMORY : ACRE_OVER_BUDGET;
 }
 
+/* New memory was just handed out, which costs page faults; as much of the old may be lying about. What the thread keeps
+ * of block sizes that it does not use now pins pages that could have served, and what another allocator has kept for
+ * more than a moment goes back: its cost is a fraction of the faults'. So a program that changes from one kind of block
+ * to another does not hold the memory of both. */
+static ACRE_NOINLINE void make_up_for_fresh(acre_heap *h, thread_cache *tc)
+{
+    enum { A_MOMENT_MS = 20 };
+    tc->fresh_seen = atomic_load_explicit(&h->account.fresh, memory_order_relaxed);
+    thread_cache_drain(tc);
+    heap_tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms);
+}
+
 void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void *site, acre_status *why)
 {
     if (unlikely(align & (align - 1))) {
@@ -260,6 +268,8 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
         }
         if (again) block = allocate(h, tc, size, align, zero, site);
     }
+    if (tc && atomic_load_explicit(&h->account.fresh, memory_order_relaxed) - tc->fresh_seen >= CHUNK_BYTES)
+        make_up_for_fresh(h, tc);
     if (block) {
         *why = ACRE_OK;
         errno = saved;
@@ -306,14 +316,14 @@ static acre_status free_medium(medium_range *r, void *p)
 {
     acre_heap *h = r->owner->heap;
     if (h->single_thread && r->owner->single_thread != os_thread_id()) return ACRE_WRONG_THREAD;
-    uint32_t node = medium_node(r, p);
-    if (node == 0) return medium_free(r->owner, p); /* says what is wrong with it */
+    bool cached;
+    size_t bytes = medium_usable(r, p, &cached);
+    if (bytes == 0) return medium_free(r->owner, p); /* says what is wrong with it */
+    if (cached) return ACRE_DOUBLE_FREE;
     thread_cache *tc = heap_thread_cache(h);
-    size_t bytes = medium_block_bytes(r, node);
-    if (coalesce_tag(&r->core, node) & MEDIUM_SITE_CACHED) return ACRE_DOUBLE_FREE;
     if (unlikely(h->observed)) observed_free(h, tc, p, bytes);
     threads_enter(tc);
-    acre_status status = tc ? thread_cache_put_medium(tc, r, node, p) : medium_free(r->owner, p);
+    acre_status status = tc ? thread_cache_put_medium(tc, r, p) : medium_free(r->owner, p);
     threads_leave(tc);
     return status;
 }
@@ -358,10 +368,9 @@ acre_heap *heap_owner(const void *p, size_t *usable)
     }
     if (kind == REGION_MEDIUM) {
         medium_range *r = medium_range_of(p);
-        uint32_t node = medium_node(r, p);
-        if (!node || (coalesce_tag(&r->core, node) & MEDIUM_SITE_CACHED)) return NULL;
-        *usable = medium_block_bytes(r, node);
-        return r->owner->heap;
+        bool cached;
+        *usable = medium_usable(r, p, &cached);
+        return *usable && !cached ? r->owner->heap : NULL;
     }
     large *l = kind == REGION_LARGE ? large_owner(p, usable) : NULL;
     return l ? l->heap : NULL;
@@ -411,10 +420,10 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
     return q;
 }
 
-void heap_tick(acre_heap *h)
+void heap_tick(acre_heap *h, uint32_t delay_ms)
 {
-    page_pool_tick(h->fsa.pool);
-    medium_tick(&h->medium);
+    page_pool_tick(h->fsa.pool, delay_ms);
+    medium_tick(&h->medium, delay_ms);
     large_tick(&h->large);
 }
 

@@ -65,6 +65,7 @@ static void flush_oldest(thread_cache *tc, uint32_t c, uint32_t count)
 static void count_miss(thread_cache *tc, uint32_t c)
 {
     tc->missed |= (uint64_t)1 << c;
+    tc->class_misses[c]++;
     if (++tc->misses >= AGE_EVERY) thread_cache_age(tc);
 }
 
@@ -127,10 +128,9 @@ static void medium_evict(thread_cache *tc, uint32_t e)
     medium_cache *mc = &tc->medium;
     void *block = mc->entry[e].block;
     medium_range *r = medium_range_of(block);
-    uint32_t node = medium_node(r, block);
-    mc->bytes -= medium_block_bytes(r, node);
+    mc->bytes -= medium_usable(r, block, NULL);
     medium_unlink(mc, e);
-    medium_set_cached(r, node, false);
+    medium_set_cached(r, block, false);
     medium_free(r->owner, block);
 }
 
@@ -142,20 +142,19 @@ void *thread_cache_take_medium(thread_cache *tc, size_t bytes)
     void *block = mc->entry[e].block;
     mc->bytes -= bytes;
     medium_unlink(mc, e);
-    medium_range *r = medium_range_of(block);
-    medium_set_cached(r, medium_node(r, block), false);
+    medium_set_cached(medium_range_of(block), block, false);
     return block;
 }
 
-acre_status thread_cache_put_medium(thread_cache *tc, medium_range *r, uint32_t node, void *block)
+acre_status thread_cache_put_medium(thread_cache *tc, medium_range *r, void *block)
 {
     medium_cache *mc = &tc->medium;
-    size_t bytes = medium_block_bytes(r, node);
+    size_t bytes = medium_usable(r, block, NULL);
     size_t most = tc->heap->thread_bytes_max;
     /* Blocks that were resized may have a size that no request rounds to. */
     bool fits = bytes < MEDIUM_CACHE_SIZE_MAX && bytes <= most && medium_round(bytes) == bytes;
     if (!fits) return medium_free(r->owner, block);
-    if (!medium_set_cached(r, node, true)) return ACRE_DOUBLE_FREE;
+    if (!medium_set_cached(r, block, true)) return ACRE_DOUBLE_FREE;
     uint32_t e;
     do {
         e = mc->hand = (uint8_t)(mc->hand % MEDIUM_CACHE_ENTRIES + 1);
@@ -197,7 +196,24 @@ void thread_cache_age(thread_cache *tc)
     }
     tc->missed = 0;
     tc->misses = 0;
-    heap_tick(tc->heap);
+    heap_tick(tc->heap, tc->heap->policy.delay_ms);
+}
+
+void thread_cache_drain(thread_cache *tc)
+{
+    enum { LOOK_CLASSES = 4 };
+    magazines *m = tc->real;
+    for (int i = 0; i < LOOK_CLASSES; i++) {
+        uint32_t c = tc->drain_next = tc->drain_next % tc->heap->sizes->count + 1;
+        uint32_t activity = (uint32_t)tc->class_misses[c] << 16 | blocks_in(m, c);
+        bool idle = activity == tc->activity[c];
+        tc->activity[c] = activity;
+        if (!idle || !m->bottom[c]) continue;
+        if (blocks_in(m, c)) flush_oldest(tc, c, blocks_in(m, c));
+        drop_slots(m, c);
+        fsa_detach(&tc->heap->fsa, c, &tc->source[c]);
+        fsa_idle(&tc->heap->fsa, c);
+    }
 }
 
 void thread_cache_count(const thread_cache *tc, uint64_t *blocks, size_t *medium_bytes)
@@ -224,9 +240,9 @@ bool thread_cache_check(const thread_cache *tc)
     for (uint32_t e = 1; ok && e <= MEDIUM_CACHE_ENTRIES; e++) {
         if (!tc->medium.entry[e].block) continue;
         medium_range *r = medium_range_of(tc->medium.entry[e].block);
-        uint32_t node = r ? medium_node(r, tc->medium.entry[e].block) : 0;
-        ok = node != 0;
-        if (ok) bytes += medium_block_bytes(r, node);
+        bool cached = false;
+        if (r) bytes += medium_usable(r, tc->medium.entry[e].block, &cached);
+        ok = cached;
     }
     return ok && bytes == tc->medium.bytes;
 }

@@ -80,6 +80,10 @@ typedef struct thread_cache {
     struct thread_cache *next, *prev; /* all caches of the heap; LOCK_RANK_REGISTRY */
     struct thread *thread;
     fsa_source source[MAGAZINES];
+    size_t fresh_seen;     /* account.fresh when it was last looked at */
+    uint32_t drain_next;   /* class that thread_cache_drain looks at next */
+    uint32_t activity[MAGAZINES]; /* what the class had done when it last looked: misses << 16 | blocks */
+    uint16_t class_misses[MAGAZINES];
     uint32_t misses;       /* refills and flushes since the last ageing */
     uint64_t missed;       /* bit c: class c had one of them */
     _Atomic uint32_t busy; /* inside of a slow path: after fork the child leaves such a cache alone */
@@ -98,11 +102,13 @@ void thread_cache_put(thread_cache *tc, uint32_t c, void *block);
 /* A cached block of exactly this (rounded) size; NULL: none. */
 void *thread_cache_take_medium(thread_cache *tc, size_t bytes);
 /* Keeps a live medium block; what must make room is freed. Returns what medium_free would. */
-acre_status thread_cache_put_medium(thread_cache *tc, medium_range *r, uint32_t node, void *block);
+acre_status thread_cache_put_medium(thread_cache *tc, medium_range *r, void *block);
 /* Gives everything back, and the magazines' memory. */
 void thread_cache_flush(thread_cache *tc);
 /* Flushes what was not needed since the last call. */
 void thread_cache_age(thread_cache *tc);
+/* Looks at a few classes: one that did nothing since the last look lets go of its blocks and pages. */
+void thread_cache_drain(thread_cache *tc);
 /* Free blocks held, per class (pending ones included), and bytes of medium blocks. Racy when it is not the caller's. */
 void thread_cache_count(const thread_cache *tc, uint64_t *blocks, size_t *medium_bytes);
 bool thread_cache_check(const thread_cache *tc);

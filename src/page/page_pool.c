@@ -207,14 +207,14 @@ void page_pool_give(page_pool *pool, uint32_t page)
     if (n) decommit_batch(pool, batch, n);
 }
 
-void page_pool_tick(page_pool *pool)
+void page_pool_tick(page_pool *pool, uint32_t delay_ms)
 {
     uint32_t batch[PURGE_BATCH];
     if (!can_purge(pool)) return;
     uint64_t now = os_now_ms();
     lock_acquire(&pool->lock);
     pool->checked_ms = now;
-    unsigned n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, pool->policy.delay_ms, batch);
+    unsigned n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, delay_ms, batch);
     lock_release(&pool->lock);
     if (n) decommit_batch(pool, batch, n);
 }

@@ -3,6 +3,7 @@
 # optimizing; the object files equal bit for bit. A sixth of it also at -O2 with debug information; FULL=1: all of it.
 #
 # LINES=n changes the size.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=600
 

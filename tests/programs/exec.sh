@@ -2,6 +2,7 @@
 # The moments at which an allocator is called that no ordinary program shows: before the first constructor and after the last
 # exit handler, inside dlopen and dlclose, from a dying thread, in the child of a fork while threads were allocating. Small C
 # programs of src/, compiled here; their output has to be the one on the system's malloc.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=120
 

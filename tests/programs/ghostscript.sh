@@ -4,6 +4,7 @@
 # transparency) to colour with anti-aliased text; every pixel equal on both allocators.
 #
 # PAGES=n renders fewer.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=300
 

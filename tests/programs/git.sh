@@ -4,6 +4,7 @@
 # with two, what git keeps in it is. Most of these processes are short; index-pack and pack-objects are threaded.
 #
 # COMMITS=n changes the number.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=180
 

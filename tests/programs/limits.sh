@@ -6,6 +6,7 @@
 #   - vm.overcommit_memory=2, where every writable mapping is charged when it is made. This is the whole machine's setting:
 #     it is changed for some seconds, and put back whatever happens to this script, by its own trap or by a watchdog. A sanitizer
 #     that runs meanwhile may fail to start, so ctest should run this test alone (RUN_SERIAL). OVERCOMMIT=0 leaves it out.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=120
 

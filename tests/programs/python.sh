@@ -3,6 +3,7 @@
 # own pool off), the result of each single test case equal to its result on the system's malloc.
 #
 # FULL=1 runs three times as many modules.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=300
 [ "${FULL:-0}" != 1 ] || limit_s=900

@@ -7,6 +7,7 @@
 #
 # Debian's redis is linked with jemalloc and uses it wherever malloc is not preloaded: that is "the system" here.
 # SHORT=1 does a hundredth of it. No network: a socket in the temporary folder. No persistence but the saves that are asked for.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 
 # Debian's redis-server package is a link and a service; the program itself is in redis-tools, and no service is wanted.

@@ -3,6 +3,7 @@
 # the size equal on both allocators. Memory is what sqlite spends its time on here: 4.3 KiB blocks by the ten thousand.
 #
 # ROWS=n changes the size (default 400000, some 600 bytes each).
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=300
 

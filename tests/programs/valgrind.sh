@@ -5,6 +5,7 @@
 #   - plain memcheck, which puts its own malloc in place of ours: acre only loads, and its constructors run;
 #   - no tool (--tool=none), acre's own code again, without memcheck.
 # Output and exit code are the program's own each time.
+# shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=200
 

@@ -97,6 +97,7 @@ static seat seats[SEATS];
 static size_t live_max = 1500 * MIB;
 static _Atomic size_t live, live_peak;
 static _Atomic bool stop;
+static bool in_child; /* of a fork: whoever holds the lock of a mailbox was left behind */
 static _Atomic int children;
 static _Atomic uint64_t operations, born, returned, exited, cancelled, forks, trims, mailed, refused, failures;
 static pthread_key_t late_key;
@@ -282,6 +283,7 @@ static void resize_block(uint64_t *state, block *b)
 
 static bool send_letter(seat *to, block b)
 {
+    if (in_child) return false;
     pthread_mutex_lock(&to->lock);
     bool fits = to->letter_count < LETTERS;
     if (fits) to->letters[to->letter_count++] = b;
@@ -361,6 +363,7 @@ static void *child_thread(void *argument)
 static _Noreturn void child(uint64_t seed)
 {
     uint64_t state = seed;
+    in_child = true;
     alarm(WATCHDOG_SECONDS);
     atomic_store(&refused, 0);
     /* Some allocations first, while the caches are as the fork left them. */

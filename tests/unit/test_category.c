@@ -272,6 +272,9 @@ static void caches_follow_frequency_count_and_budget(void **state)
     assert_int_equal(o.magazine_bytes_max, KIB_(64));
     assert_int_equal(o.thread_bytes_max, KIB_(64));
     assert_int_equal(o.cache_bytes_max, MIB_(2));
+    /* … which is shared by the magazines of all sizes: four doublings here */
+    o = heap_for(HEAP_ROW(.size_min = 64, .size_max = 512, .budget_bytes = MIB_(1)));
+    assert_int_equal(o.magazine_bytes_max, KIB_(16));
     o = heap_for(HEAP_ROW(.count = UINT32_MAX, .size_max = UINT64_MAX, .allocations_per_second = UINT32_MAX));
     assert_int_equal(o.magazine_bytes_max, KIB_(256));
     assert_int_equal(o.cache_bytes_max, MIB_(64));

@@ -101,11 +101,11 @@ static void a_page_goes_back_when_it_is_old_enough_and_not_before(void **state)
     take(3);
     give(2);
     fake_os_advance_ms(DELAY_MS - 1);
-    page_pool_tick(&pool);
+    page_pool_tick(&pool, pool.policy.delay_ms);
     assert_int_equal(pool.dirty.count, 2);
     page_pool_give(&pool, page[2]);
     fake_os_advance_ms(1);
-    page_pool_tick(&pool);
+    page_pool_tick(&pool, pool.policy.delay_ms);
     assert_int_equal(resident(page[0]) + resident(page[1]), 0);
     assert_int_equal(resident(page[2]), CHUNK_BYTES);
     assert_int_equal(pool.given_back, 2);
@@ -137,7 +137,7 @@ static void never_means_never(void **state)
     take(4);
     give(4);
     fake_os_advance_ms((uint64_t)1 << 31);
-    page_pool_tick(&pool);
+    page_pool_tick(&pool, pool.policy.delay_ms);
     assert_int_equal(pool.dirty.count, 4);
     assert_int_equal(fake_os_count(FAKE_DECOMMIT), 0);
 }
@@ -305,7 +305,7 @@ static void without_decommit_memory_is_kept(void **state)
     take(8);
     give(8);
     fake_os_advance_ms(1000);
-    page_pool_tick(&pool);
+    page_pool_tick(&pool, pool.policy.delay_ms);
     assert_int_equal(page_pool_trim(&pool, 0), 0);
     assert_int_equal(pool.dirty.count, 8);
     assert_int_equal(ledger.decommits, 0);
