@@ -105,6 +105,7 @@ static const char *why_smaller(const facts *f)
     return "the system refused a larger reservation";
 }
 
+static bool group_is_limited(const facts *f) { return f->group_limit[0] >= '0' && f->group_limit[0] <= '9'; }
 static bool is_ours(const char *variable) { return strncmp(variable, "ACRE_", 5) == 0; }
 
 /* --- text --------------------------------------------------------------------------------------------------------- */
@@ -186,15 +187,15 @@ static void print_limits(const facts *f)
     line("OS page", os_page_bytes(), "the kernel's");
     line("physical memory", f->machine_bytes, "");
     line("memory for this process", os_memory_bytes(), "the smaller of the machine's and the control group's");
-    bool group = f->group_limit[0] >= '0' && f->group_limit[0] <= '9';
-    line_text("control group's limit",
-              group ? report_bytes(text, strtoull(f->group_limit, NULL, 10)) : f->group_limit[0] ? "none" : "", "memory.max");
+    const char *group = f->group_limit;
+    if (group_is_limited(f)) group = report_bytes(text, strtoull(group, NULL, 10));
+    line_text("control group's limit", strcmp(group, "max") == 0 ? "none" : group, "memory.max");
     line_text("address space limit", f->as_limited ? report_bytes(text, f->as_limit) : "none", "ulimit -v (RLIMIT_AS)");
     if (f->left_bytes != SIZE_MAX) line("  of it left", f->left_bytes, "before acre's reservation");
     line_text("data limit", f->data_limited ? report_bytes(text, f->data_limit) : "none", "ulimit -d (RLIMIT_DATA)");
     line_text("overcommit", f->overcommit, "vm.overcommit_memory: 0 guesses, 1 always, 2 never");
-    line_text("commit is charged", os_commit_is_charged() ? "yes" : "no",
-              os_commit_is_charged() ? "acre commits and decommits in large pieces" : "memory comes when it is touched");
+    if (os_commit_is_charged()) line_text("commit is charged", "yes", "acre commits and decommits in large pieces");
+    else line_text("commit is charged", "no", "memory comes when it is touched");
     line_text("mappings a process may have", f->max_map_count, "vm.max_map_count; acre needs a handful");
     printf("  %-26s %s\n", "transparent huge pages", f->huge_pages[0] ? f->huge_pages : "unknown");
     puts("");
@@ -255,13 +256,15 @@ static void json_sizes(const facts *f)
     const size_classes *sc = &f->sizes;
     puts("  \"size_classes\": [");
     for (uint32_t c = 1; c <= sc->count; c++)
-        printf("    {\"bytes\": %u, \"blocks_per_page\": %u, \"rounding_max\": %.4f, \"unused_end\": %.4f}%s\n", sc->size[c],
-               sc->blocks[c], rounding_of(sc, c) / 10000.0, tail_of(sc, c) / 10000.0, c < sc->count ? "," : "");
+        printf("    {\"bytes\": %u, \"blocks_per_page\": %u, \"rounding_max\": %.4f, \"unused_end\": %.4f}%s\n",
+               sc->size[c], sc->blocks[c], rounding_of(sc, c) / 10000.0, tail_of(sc, c) / 10000.0,
+               c < sc->count ? "," : "");
     puts("  ],\n  \"medium_tiers\": [");
     for (uint32_t t = 0; t < MEDIUM_TIERS; t++) {
         size_t size_max, granule;
         medium_tier(t, &size_max, &granule);
-        printf("    {\"size_max_bytes\": %zu, \"granule_bytes\": %zu}%s\n", size_max, granule, t + 1 < MEDIUM_TIERS ? "," : "");
+        printf("    {\"size_max_bytes\": %zu, \"granule_bytes\": %zu}%s\n", size_max, granule,
+               t + 1 < MEDIUM_TIERS ? "," : "");
     }
     printf("  ],\n  \"large_slot_bytes\": [");
     for (int c = 0; c < LARGE_SLOT_CLASSES; c++) printf("%s%zu", c ? ", " : "", LARGE_SLOT_MIN << c);
@@ -270,12 +273,11 @@ static void json_sizes(const facts *f)
 
 static void json_limits(const facts *f)
 {
-    bool group = f->group_limit[0] >= '0' && f->group_limit[0] <= '9';
     puts("  \"machine\": {");
     json_bytes("os_page_bytes", os_page_bytes());
     json_bytes("physical_bytes", f->machine_bytes);
     json_bytes("process_memory_bytes", os_memory_bytes());
-    json_optional("control_group_limit_bytes", group, strtoull(f->group_limit, NULL, 10));
+    json_optional("control_group_limit_bytes", group_is_limited(f), strtoull(f->group_limit, NULL, 10));
     json_optional("address_space_limit_bytes", f->as_limited, f->as_limit);
     json_optional("address_space_left_bytes", f->left_bytes != SIZE_MAX, f->left_bytes);
     json_optional("data_limit_bytes", f->data_limited, f->data_limit);
@@ -305,7 +307,11 @@ static void print_json(const facts *f)
 
 int command_info(int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
     char name[] = "acre info";
     argv[0] = name;
     bool json = false, ok = true;

@@ -35,8 +35,8 @@ enum { OTHERS_MAX = 4096, OTHERS_SHOWN = 40, REPORT_FILE_BYTES = 65536, LIBRARY_
 static const char help_text[] =
     "acre run [options] [--] PROGRAM [ARGUMENTS…]\n"
     "\n"
-    "Runs PROGRAM on acre. When it has ended, says on standard error what memory it used, by allocator. Exits with the\n"
-    "program's exit status; 128 + N if signal N ended it; 127: not found, 126: cannot be run, 125: acre run failed.\n"
+    "Runs PROGRAM on acre. When it has ended, says on standard error what memory it used, by allocator. Exits with\n"
+    "the program's exit status; 128 + N: signal N ended it; 127: not found; 126: cannot be run; 125: acre failed.\n"
     "\n"
     "  -j, --json             the report as JSON\n"
     "  -o, --report FILE      the report to FILE instead of standard error\n"
@@ -244,6 +244,11 @@ typedef struct outcome {
     double seconds;
 } outcome;
 
+static int exit_code(const outcome *o)
+{
+    return WIFSIGNALED(o->status) ? 128 + WTERMSIG(o->status) : WEXITSTATUS(o->status);
+}
+
 static double now_seconds(void) { return (double)os_now_ns() / 1e9; }
 
 /* Runs the command and waits for it. 0, or why it did not come to that. */
@@ -391,7 +396,7 @@ static void write_text(const settings *s, const outcome *o, const report *r, con
                 report_bytes(figures[2], total->committed_bytes), report_count(figures[3], total->allocs));
     }
     free(each);
-    if (rest->count > OTHERS_SHOWN) dprintf(fd, "and %zu more processes with lower peaks\n", rest->count - OTHERS_SHOWN);
+    if (rest->count > OTHERS_SHOWN) dprintf(fd, "and %zu more with lower peaks\n", rest->count - OTHERS_SHOWN);
     if (rest->broken) dprintf(fd, "and %zu processes whose reports are cut off\n", rest->broken);
 }
 
@@ -404,7 +409,7 @@ static void write_json(const settings *s, const outcome *o, const report *r, con
         if (a != s->command) fputs(", ", f);
         put_json_string(f, *a);
     }
-    fprintf(f, "],\n  \"exit_status\": %d,\n", WIFEXITED(o->status) ? WEXITSTATUS(o->status) : 128 + WTERMSIG(o->status));
+    fprintf(f, "],\n  \"exit_status\": %d,\n", exit_code(o));
     fprintf(f, "  \"signal\": %d,\n", WIFSIGNALED(o->status) ? WTERMSIG(o->status) : 0);
     fprintf(f, "  \"seconds\": %.3f,\n  \"peak_resident_bytes\": %" PRIu64 ",\n", o->seconds,
             (uint64_t)o->usage.ru_maxrss * 1024);
@@ -480,7 +485,7 @@ int command_run(int argc, char **argv)
         if (!o.id) complain("cannot start a process: %s", strerror(why));
         goto remove_folder;
     }
-    code = WIFSIGNALED(o.status) ? 128 + WTERMSIG(o.status) : WEXITSTATUS(o.status);
+    code = exit_code(&o);
     if (!write_reports(&s, &o) && code == 0) code = EXIT_TROUBLE;
 remove_folder:
     remove_folder(s.folder);

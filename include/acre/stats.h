@@ -5,13 +5,13 @@
  * One column per allocator, one row per figure. Each list of X(…) below makes the fields of a struct, the keys of the
  * JSON report and the rows of the text report, so that all three always say the same; docs/stats.md explains each row.
  *
- * Two prices: acre_heap_counters_read copies counters, acre_heap_stats_read looks at every page of the heap. A figure is
- * exact while nobody else allocates; otherwise it is a snapshot taken over some microseconds, and what other threads
- * moved meanwhile may be counted in the old place. The equation holds even then.
+ * Two prices: acre_heap_counters_read copies counters, acre_heap_stats_read looks at every page of the heap. A figure
+ * is exact while nobody else allocates; otherwise it is a snapshot taken over some microseconds, and what other
+ * threads moved meanwhile may be counted in the old place. The equation holds even then.
  *
  * What a program asked for inside of a block is not known (nobody writes it down), so the rounding of a request up to
- * its block is part of live, not of waste. Waste is what acre holds and cannot hand out as it lies: holes between blocks
- * in pages that are in use, and ends of pages where no block fits. */
+ * its block is part of live, not of waste. Waste is what acre holds and cannot hand out as it lies: holes between
+ * blocks in pages that are in use, and ends of pages where no block fits. */
 #ifndef ACRE_STATS_H
 #define ACRE_STATS_H
 
@@ -118,9 +118,9 @@ typedef struct acre_counters {
 #undef X
 } acre_counters;
 
-/* Looks at each 64 KiB page of the heap and at each thread's cache: some 20 ns per page. free_pages is 0 for a heap that
- * shares its free pages with others (any on flexible memory without clear values); they are in the process's figures.
- * INVALID_ARGUMENT for NULL. Any thread, any time. */
+/* Looks at each 64 KiB page of the heap and at each thread's cache: some 20 ns per page. free_pages is 0 for a heap
+ * that shares its free pages with others (any on flexible memory without clear values); they are in the process's
+ * figures. INVALID_ARGUMENT for NULL. Any thread, any time. */
 ACRE_API acre_status acre_heap_stats_read(acre_heap *heap, acre_stats *stats);
 /* The same for all heaps of the process, with the address map. NO_MEMORY: there is not even a process heap. */
 ACRE_API acre_status acre_stats_read(acre_process_stats *stats);

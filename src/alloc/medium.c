@@ -19,18 +19,9 @@ static const struct tier {
 
 static uint32_t tier_of(size_t bytes) { return bytes <= tiers[0].size_max ? 0 : bytes <= tiers[1].size_max ? 1 : 2; }
 
-/* A block must be larger than its tier's unit: alignment alone can send a small request here. */
 static size_t smallest_block(uint32_t t)
 {
     return ((size_t)1 << tiers[t].unit_log2) + ((size_t)1 << tiers[t].granule_log2);
-}
-
-size_t medium_round(size_t bytes)
-{
-    if (bytes < smallest_block(0)) bytes = smallest_block(0);
-    size_t granule = (size_t)1 << tiers[tier_of(bytes)].granule_log2;
-    size_t step = ((size_t)1 << bits_highest(bytes)) / 64;
-    return align_up(bytes, step > granule ? step : granule);
 }
 
 void medium_tier(uint32_t t, size_t *size_max, size_t *granule)
@@ -96,6 +87,7 @@ static medium_range *add_range(medium *m, uint32_t t)
     r->bytes = regions * region_bytes();
     r->granule_log2 = tiers[t].granule_log2;
     r->unit_log2 = tiers[t].unit_log2;
+    r->unit_mask = ((size_t)1 << r->unit_log2) - 1;
 
     size_t units = (r->bytes >> r->unit_log2) + 1;
     size_t handle_bytes = align_up(units * sizeof *r->handle, ACRE_CACHE_LINE);
@@ -287,18 +279,6 @@ static void count_used(medium *m, size_t more, size_t less)
 
 /* --- blocks ----------------------------------------------------------------------------------------------------- */
 
-medium_range *medium_range_of(const void *p)
-{
-    if (!space_contains(p)) return NULL;
-    region *g = region_of(p);
-    return region_kind_of(g) == REGION_MEDIUM ? g->owner : NULL;
-}
-
-static medium_handle *handle_of(const medium_range *r, const void *p)
-{
-    return &r->handle[(size_t)((const char *)p - r->base) >> r->unit_log2];
-}
-
 /* What the handle says of a block of so many bytes that starts at offset `from`. */
 static uint32_t block_word(const medium_range *r, size_t from, size_t bytes)
 {
@@ -310,13 +290,27 @@ static uint32_t block_word(const medium_range *r, size_t from, size_t bytes)
 static uint32_t live_word(const medium_range *r, const void *p)
 {
     size_t offset = (size_t)((const char *)p - r->base);
-    uint32_t word = atomic_load_explicit(&handle_of(r, p)->block, memory_order_relaxed);
+    uint32_t word = atomic_load_explicit(&medium_handle_of(r, p)->block, memory_order_relaxed);
     if (offset & (((size_t)1 << r->granule_log2) - 1)) return 0;
     uint32_t expected = block_word(r, offset, 0), parts = MEDIUM_USED | MEDIUM_START_MASK;
     return (word & parts) == (expected & parts) ? word : 0;
 }
 
-uint32_t medium_node(const medium_range *r, const void *p) { return live_word(r, p) ? handle_of(r, p)->node : 0; }
+static uint32_t handle_node(const medium_handle *h) { return h->node & ((1u << MEDIUM_NODE_BITS) - 1); }
+
+uint32_t medium_node(const medium_range *r, const void *p)
+{
+    return live_word(r, p) ? handle_node(medium_handle_of(r, p)) : 0;
+}
+
+/* Files a block under its node and its size. */
+static void set_handle(medium_range *r, size_t from, uint32_t node, size_t bytes)
+{
+    medium_handle *h = &r->handle[from >> r->unit_log2];
+    uint32_t bin = medium_round(bytes) == bytes ? medium_bin(bytes) : MEDIUM_BIN_NONE;
+    h->node = bin << MEDIUM_NODE_BITS | node;
+    atomic_store_explicit(&h->block, block_word(r, from, bytes), memory_order_relaxed);
+}
 
 size_t medium_usable(const medium_range *r, const void *p, bool *cached)
 {
@@ -340,15 +334,6 @@ void medium_set_site(medium_range *r, void *p, const void *site)
     uint32_t node = medium_node(r, p);
     if (node) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
     leave(r->owner);
-}
-
-bool medium_set_cached(medium_range *r, void *p, bool cached)
-{
-    medium_handle *h = handle_of(r, p);
-    uint32_t word = atomic_load_explicit(&h->block, memory_order_relaxed);
-    if (((word & MEDIUM_CACHED) != 0) == cached) return false;
-    atomic_store_explicit(&h->block, word ^ MEDIUM_CACHED, memory_order_relaxed);
-    return true;
 }
 
 /* Clears those 64 KiB pieces of the block that were touched before; `touched` holds their old bits from `from` on. */
@@ -402,8 +387,7 @@ void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void 
         goto out;
     }
     touch(r, from, from + size, old_touched);
-    r->handle[from >> r->unit_log2].node = node;
-    atomic_store_explicit(&r->handle[from >> r->unit_log2].block, block_word(r, from, size), memory_order_relaxed);
+    set_handle(r, from, node, size);
     if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
     m->allocs++;
     count_used(m, size, 0);
@@ -431,12 +415,12 @@ acre_status medium_free(medium *m, void *p)
     size_t from = (size_t)((char *)p - r->base);
     uint32_t node = medium_node(r, p);
     if (node == 0) {
-        uint32_t stale = handle_of(r, p)->node;
+        uint32_t stale = handle_node(medium_handle_of(r, p));
         leave(m);
         return stale ? ACRE_DOUBLE_FREE : ACRE_FOREIGN_POINTER;
     }
     size_t size = medium_block_bytes(r, node);
-    atomic_store_explicit(&handle_of(r, p)->block, 0, memory_order_relaxed);
+    atomic_store_explicit(&medium_handle_of(r, p)->block, 0, memory_order_relaxed);
     coalesce_free(&r->core, node);
     m->frees++;
     count_used(m, 0, size);
@@ -489,7 +473,7 @@ bool medium_resize(medium *m, void *p, size_t bytes)
     }
 out:
     if (ok) {
-        atomic_store_explicit(&handle_of(r, p)->block, block_word(r, from, size), memory_order_relaxed);
+        set_handle(r, from, node, size);
         count_used(m, size, before);
     }
     leave(m);
@@ -690,7 +674,7 @@ bool medium_check(medium *m)
             for (uint32_t n = coalesce_first(&r->core); ok && n; n = coalesce_next(&r->core, n)) {
                 if (!coalesce_is_used(&r->core, n)) continue;
                 size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
-                ok = r->handle[from >> r->unit_log2].node == n;
+                ok = handle_node(&r->handle[from >> r->unit_log2]) == n;
                 ok = ok && medium_usable(r, r->base + from, NULL) == medium_block_bytes(r, n);
                 size_t last = (from + medium_block_bytes(r, n) - 1) >> MEDIUM_PAGE_SHIFT;
                 for (size_t i = from >> MEDIUM_PAGE_SHIFT; ok && i <= last; i++)

@@ -32,6 +32,11 @@ enum { MEDIUM_TIERS = 3, MEDIUM_PAGE_SHIFT = 21 };
 #define MEDIUM_SPACE_BYTES (32 * MIB)
 #define MEDIUM_RANGE_BYTES (768 * MIB)
 #define MEDIUM_SIZE_MAX (32 * MIB)
+/* A block must be larger than its tier's unit; alignment alone can send a small request here. */
+#define MEDIUM_SIZE_MIN ((size_t)4096 + 256)
+enum { MEDIUM_LOG2_MIN = 12, MEDIUM_LOG2_MAX = 25 }; /* sizes are in (2^12, 2^25] */
+/* By log2(size - 1): what sizes are rounded to. Not finer than the tier's granule, nor than 1/64 of the power of two. */
+static const uint8_t medium_step_log2[MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN] = {8, 8, 8, 9, 10, 12, 12, 13, 16, 16, 16, 17, 18};
 
 typedef struct medium_page { /* a page's place in its medium's list of empty, committed pages */
     uint32_t emptied_ms;
@@ -43,10 +48,14 @@ typedef struct medium_page { /* a page's place in its medium's list of empty, co
 /* The block that starts in a unit of the range. Written under the lock while nobody holds the block, except for the
  * cached bit, which belongs to whoever does. */
 typedef struct medium_handle {
-    uint32_t node;          /* stays when the block is freed, so that a second free is told from nonsense */
+    uint32_t node;          /* bin << MEDIUM_NODE_BITS | node; stays after a free, to tell a second one from nonsense */
     _Atomic uint32_t block; /* granules << MEDIUM_GRANULES_SHIFT | start in the unit, in granules | the two bits below */
 } medium_handle;
-enum { MEDIUM_START_MASK = 31, MEDIUM_USED = 32, MEDIUM_CACHED = 64, MEDIUM_GRANULES_SHIFT = 8 };
+enum { MEDIUM_START_MASK = 31, MEDIUM_USED = 32, MEDIUM_CACHED = 64, MEDIUM_GRANULES_SHIFT = 8, MEDIUM_NODE_BITS = 20 };
+/* Blocks are filed by bin: one for each size that medium_round gives, 64 per doubling. */
+enum { MEDIUM_BINS = (MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN) * 64, MEDIUM_BIN_NONE = MEDIUM_BINS };
+_Static_assert(MEDIUM_BIN_NONE < 1 << (32 - MEDIUM_NODE_BITS), "a bin fits beside a node");
+_Static_assert(2 * (MEDIUM_RANGE_BYTES / 4096 + 2) < (size_t)1 << MEDIUM_NODE_BITS, "so does a node of the largest range");
 
 typedef struct medium_range {
     struct medium *owner;
@@ -55,6 +64,7 @@ typedef struct medium_range {
     size_t bytes;
     uint32_t tier;
     uint32_t granule_log2, unit_log2;
+    size_t unit_mask; /* (1 << unit_log2) - 1 */
     medium_handle *handle;
     medium_page *pages;
     uint64_t *touched;
@@ -104,7 +114,21 @@ void medium_init(medium *m, void *heap, const acre_provider *provider, account *
 
 /* The size that a request takes up: at least a granule's multiple, and coarser by 1/64 of its size so that freed
  * blocks fit again; 0.8% more than asked for on average. bytes <= MEDIUM_SIZE_MAX. */
-size_t medium_round(size_t bytes);
+static inline size_t medium_round(size_t bytes)
+{
+    if (bytes < MEDIUM_SIZE_MIN) bytes = MEDIUM_SIZE_MIN;
+    size_t step = (size_t)1 << medium_step_log2[bits_highest(bytes - 1) - MEDIUM_LOG2_MIN];
+    return (bytes + step - 1) & ~(step - 1);
+}
+
+/* The bin of a size that medium_round gave. */
+static inline uint32_t medium_bin(size_t rounded)
+{
+    unsigned log2 = bits_highest(rounded - 1);
+    return (log2 - MEDIUM_LOG2_MIN) * 64 + (uint32_t)(((rounded - 1) >> (log2 - 6)) & 63);
+}
+/* The bin of the live block; MEDIUM_BIN_NONE: it was resized to a size that no request rounds to. */
+static inline uint32_t medium_handle_bin(const medium_handle *h) { return h->node >> MEDIUM_NODE_BITS; }
 
 /* bytes: 1 … MEDIUM_SIZE_MAX; align: a power of two <= 1 MiB; zero: the block reads zero (memory that is known to be
  * zero is not cleared). site: an address to remember with the block, or NULL. NULL: no memory, no address space, budget. */
@@ -115,15 +139,39 @@ acre_status medium_free(medium *m, void *p);
 bool medium_resize(medium *m, void *p, size_t bytes);
 
 /* The range that p lies in, NULL: none. */
-medium_range *medium_range_of(const void *p);
+static inline medium_range *medium_range_of(const void *p)
+{
+    if (!space_contains(p)) return NULL;
+    region *g = region_of(p);
+    return region_kind_of(g) == REGION_MEDIUM ? g->owner : NULL;
+}
 /* Bytes in the block that starts at p, 0: none does. Lock-free; the caller holds the block. *cached (may be NULL): it
  * lies in a thread cache, so to the user it is free. */
 size_t medium_usable(const medium_range *r, const void *p, bool *cached);
+/* The same for the hit path: NULL unless p is the start of a live block in no cache; *bytes is set then. */
+static inline medium_handle *medium_live_handle(const medium_range *r, const void *p, size_t *bytes)
+{
+    size_t offset = (size_t)((const char *)p - r->base);
+    medium_handle *h = &r->handle[offset >> r->unit_log2];
+    uint32_t word = atomic_load_explicit(&h->block, memory_order_relaxed);
+    size_t start = (size_t)(word & MEDIUM_START_MASK) << r->granule_log2; /* in its unit */
+    *bytes = (size_t)(word >> MEDIUM_GRANULES_SHIFT) << r->granule_log2;
+    return (offset & r->unit_mask) == start && (word & (MEDIUM_USED | MEDIUM_CACHED)) == MEDIUM_USED ? h : NULL;
+}
 /* Where it was asked for; NULL: no live block, or nobody said. Takes the lock. */
 const void *medium_block_site(medium_range *r, const void *p);
 void medium_set_site(medium_range *r, void *p, const void *site);
-/* A thread cache holds the block, or no longer does. False: it was already so. */
-bool medium_set_cached(medium_range *r, void *p, bool cached);
+/* A thread cache holds the block, or no longer does. For who holds the block. */
+static inline void medium_handle_set_cached(medium_handle *h, bool cached)
+{
+    uint32_t word = atomic_load_explicit(&h->block, memory_order_relaxed);
+    word = cached ? word | MEDIUM_CACHED : word & ~(uint32_t)MEDIUM_CACHED;
+    atomic_store_explicit(&h->block, word, memory_order_relaxed);
+}
+static inline medium_handle *medium_handle_of(const medium_range *r, const void *p)
+{
+    return &r->handle[(size_t)((const char *)p - r->base) >> r->unit_log2];
+}
 /* With the lock held, or while nobody else is at work: the node of the live block that starts at p, 0: none; and what
  * the core knows of it. */
 uint32_t medium_node(const medium_range *r, const void *p);

@@ -35,13 +35,37 @@ static ACRE_NOINLINE void *allocate_slow(size_t size, size_t align, bool zero)
     return block;
 }
 
-static ACRE_NOINLINE void *malloc_slow(size_t size) { return allocate_slow(size, 0, false); }
+static ACRE_NOINLINE void *malloc_miss(size_t size) { return allocate_slow(size, 0, false); }
 
-static ACRE_NOINLINE void free_slow(void *block)
+static ACRE_NOINLINE void free_miss(void *block)
 {
     if (block == NULL) return;
     acre_status status = heap_free(block);
     if (unlikely(status != ACRE_OK)) misuse(status, "free", block);
+}
+
+/* Out of the hit path, but a hit still: blocks over 4 KiB that this thread has freed lately. These two call nothing but
+ * their tails, so that they need no stack. */
+static ACRE_NOINLINE void *malloc_slow(size_t size)
+{
+    thread_cache *tc = process_cache;
+    if (size > HIT_SIZE_MAX && size <= MEDIUM_SIZE_MAX && tc->real == &tc->hit) {
+        void *block = medium_cache_take(&tc->medium, size);
+        if (block) return block;
+    }
+    return malloc_miss(size);
+}
+
+static ACRE_NOINLINE void free_slow(void *block)
+{
+    thread_cache *tc = process_cache;
+    medium_range *r = medium_range_of(block);
+    if (r && tc->real == &tc->hit && r->owner == tc->medium_owner) {
+        size_t bytes;
+        medium_handle *h = medium_live_handle(r, block, &bytes);
+        if (h && medium_cache_put_hit(&tc->medium, h, bytes, block)) return;
+    }
+    free_miss(block);
 }
 
 ACRE_API void *malloc(size_t size)

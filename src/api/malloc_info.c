@@ -96,6 +96,12 @@ static void put_total(FILE *f, const char *type, uint64_t count, uint64_t bytes)
     fprintf(f, "<total type=\"%s\" count=\"%" PRIu64 "\" size=\"%" PRIu64 "\"/>\n", type, count, bytes);
 }
 
+static void put_allocator(FILE *f, const char *name, const acre_ledger *l)
+{
+    fprintf(f, "<allocator name=\"%s\" live=\"%" PRIu64 "\" cached=\"%" PRIu64 "\" waste=\"%" PRIu64 "\"/>\n", name,
+            l->live_bytes, l->cached_bytes, l->waste_bytes);
+}
+
 /* glibc's elements, and one of ours per allocator. */
 ACRE_API int malloc_info(int options, FILE *f)
 {
@@ -125,10 +131,7 @@ ACRE_API int malloc_info(int options, FILE *f)
     fprintf(f, "<system type=\"max\" size=\"%" PRIu64 "\"/>\n", s->total.peak_bytes);
     fprintf(f, "<aspace type=\"total\" size=\"%" PRIu64 "\"/>\n", stats.space_bytes);
     fprintf(f, "<aspace type=\"mprotect\" size=\"%" PRIu64 "\"/>\n", stats.space_bytes);
-#define X(name, key, title, meaning)                                                                              \
-    fprintf(f, "<allocator name=\"%s\" live=\"%" PRIu64 "\" cached=\"%" PRIu64 "\" waste=\"%" PRIu64 "\"/>\n",    \
-            title, s->allocator[ACRE_ALLOCATOR_##name].live_bytes, s->allocator[ACRE_ALLOCATOR_##name].cached_bytes, \
-            s->allocator[ACRE_ALLOCATOR_##name].waste_bytes);
+#define X(name, key, title, meaning) put_allocator(f, title, &s->allocator[ACRE_ALLOCATOR_##name]);
     ACRE_ALLOCATOR_LIST(X)
 #undef X
     fputs("</malloc>\n", f);

@@ -145,10 +145,16 @@ static void put_cell(output *o, uint64_t value, stats_unit unit)
     putf(o, "%11s", value ? figure(text, value, unit) : "-");
 }
 
-static void put_row(output *o, const char *title, stats_unit unit, const uint64_t *values)
+/* The figure that lies `at` so many bytes of each column. */
+static void put_row(output *o, const acre_stats *s, size_t at, stats_unit unit, const char *title)
 {
     putf(o, "%-19s", title);
-    for (int a = 0; a <= ACRE_ALLOCATOR_COUNT; a++) put_cell(o, values[a], unit);
+    for (int a = 0; a <= ACRE_ALLOCATOR_COUNT; a++) {
+        const acre_ledger *column = a < ACRE_ALLOCATOR_COUNT ? &s->allocator[a] : &s->total;
+        uint64_t value;
+        memcpy(&value, (const char *)column + at, sizeof value);
+        put_cell(o, value, unit);
+    }
     put(o, "\n");
 }
 
@@ -162,11 +168,7 @@ static void put_table(output *o, const acre_stats *s)
     putf(o, "%-19s", "");
     for (int a = 0; a <= ACRE_ALLOCATOR_COUNT; a++) putf(o, "%11s", titles[a]);
     put(o, "\n");
-    uint64_t values[ACRE_ALLOCATOR_COUNT + 1];
-#define X(name, unit, title, meaning)                                                          \
-    for (int a = 0; a < ACRE_ALLOCATOR_COUNT; a++) values[a] = s->allocator[a].name;           \
-    values[ACRE_ALLOCATOR_COUNT] = s->total.name;                                              \
-    put_row(o, title, UNIT_##unit, values);
+#define X(name, unit, title, meaning) put_row(o, s, offsetof(acre_ledger, name), UNIT_##unit, title);
     ACRE_LEDGER_LIST(X)
 #undef X
 }
@@ -236,7 +238,7 @@ static void put_member(output *o, const char *separator, const char *key, uint64
     putf(o, "%s\"%s\": %llu", separator, key, (unsigned long long)value);
 }
 
-static void put_ledger(output *o, unsigned indent, const char *key, const acre_ledger *l)
+static void put_ledger(output *o, unsigned indent, const char *key, const acre_ledger *l, const char *end)
 {
     const char *separator = "";
     new_line(o, indent);
@@ -244,19 +246,17 @@ static void put_ledger(output *o, unsigned indent, const char *key, const acre_l
 #define X(name, unit, title, meaning) put_member(o, separator, #name, l->name), separator = ", ";
     ACRE_LEDGER_LIST(X)
 #undef X
-    put(o, "}");
+    putf(o, "}%s", end);
 }
 
 static void put_allocators(output *o, unsigned indent, const acre_stats *s)
 {
     new_line(o, indent);
     put(o, "\"allocators\": {");
-#define X(name, key, title, meaning)                                              \
-    put_ledger(o, indent + 2, #key, &s->allocator[ACRE_ALLOCATOR_##name]);        \
-    put(o, ",");
+#define X(name, key, title, meaning) put_ledger(o, indent + 2, #key, &s->allocator[ACRE_ALLOCATOR_##name], ",");
     ACRE_ALLOCATOR_LIST(X)
 #undef X
-    put_ledger(o, indent + 2, "total", &s->total);
+    put_ledger(o, indent + 2, "total", &s->total, "");
     new_line(o, indent);
     put(o, "},");
 }

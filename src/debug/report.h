@@ -1,8 +1,8 @@
 /* report: the figures of acre/stats.h as text for a person or JSON for a program, without allocating.
  *
- * A report is taken from the running process, or read back from the JSON that another one wrote; `acre run` does that.
- * Text is a table, one column per allocator and one row per figure, at most 100 columns wide. JSON has a key per figure;
- * both are made from the lists of acre/stats.h, so a figure that is added there shows in both.
+ * A report is taken from the running process, or read back from the JSON that another one wrote; `acre run` does
+ * that. Text is a table, one column per allocator and one row per figure, at most 100 columns wide. JSON has a key
+ * per figure; both are made from the lists of acre/stats.h, so a figure that is added there shows in both.
  *
  * At the end of a process: ACRE_STATS=1 (text) or json, ACRE_STATS_FILE=<path, %p is the process id> or standard error.
  * The environment may be gone by then (programs write over it to change their title) and standard error closed, so what

@@ -5,12 +5,13 @@
  * is what is left of committed, so a column adds up by definition, and tests/unit/test_stats.c checks against what it
  * allocated that the other three are right.
  *
- * Committed is kept close to what is resident. Where the system gives memory on first touch and charges for nothing else,
- * a medium page counts with the 64 KiB pieces that a block has lain on; where commitment is charged (overcommit = 2), with
- * all of it. OS pages given back inside of a page that is in use stay in committed until the page is free.
+ * Committed is kept close to what is resident. Where the system gives memory on first touch and charges for nothing
+ * else, a medium page counts with the 64 KiB pieces that a block has lain on; where commitment is charged (overcommit
+ * = 2), with all of it. OS pages given back inside of a page that is in use stay in committed until the page is free.
  *
- * Locks: the registry's while a heap is read, each allocator's in turn. Thread caches belong to running threads: reading
- * one may see it half-way, so a count that cannot be is dropped, and nothing cached can exceed what is taken. */
+ * Locks: the registry's while a heap is read, each allocator's in turn. Thread caches belong to running threads:
+ * reading one may see it half-way, so a count that cannot be is dropped, and nothing cached can exceed what is taken.
+ * */
 #ifndef ACRE_DEBUG_STATS_H
 #define ACRE_DEBUG_STATS_H
 

@@ -180,17 +180,12 @@ static void *take_alone(acre_heap *h, uint32_t c)
 
 static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t align, bool zero, const void *site)
 {
-    size_t rounded = medium_round(size);
     /* Blocks in the cache are aligned to their granule, 256 bytes at least. */
-    if (tc && align <= 256 && rounded < MEDIUM_CACHE_SIZE_MAX) {
-        void *block = thread_cache_take_medium(tc, rounded);
-        if (block) {
-            if (site) medium_set_site(medium_range_of(block), block, site);
-            if (zero) memset(block, 0, size);
-            return block;
-        }
-    }
-    return medium_alloc(&h->medium, size, align, zero, site);
+    void *block = tc && align <= 256 ? medium_cache_take(&tc->medium, size) : NULL;
+    if (!block) return medium_alloc(&h->medium, size, align, zero, site);
+    if (site) medium_set_site(medium_range_of(block), block, site);
+    if (zero) memset(block, 0, size);
+    return block;
 }
 
 static void *allocate(acre_heap *h, thread_cache *tc, size_t size, size_t align, bool zero, const void *site)
@@ -323,7 +318,8 @@ static acre_status free_medium(medium_range *r, void *p)
     thread_cache *tc = heap_thread_cache(h);
     if (unlikely(h->observed)) observed_free(h, tc, p, bytes);
     threads_enter(tc);
-    acre_status status = tc ? thread_cache_put_medium(tc, r, p) : medium_free(r->owner, p);
+    bool kept = tc && medium_cache_put(&tc->medium, medium_handle_of(r, p), bytes, p);
+    acre_status status = kept ? ACRE_OK : medium_free(r->owner, p);
     threads_leave(tc);
     return status;
 }

@@ -11,6 +11,8 @@ enum { SLOTS_FIRST = 8, SLOTS_MAX = 512, AGE_EVERY = 256 };
 void thread_cache_init(thread_cache *tc, acre_heap *heap, bool observed)
 {
     tc->heap = heap;
+    tc->medium_owner = &heap->medium;
+    medium_cache_init(&tc->medium, heap->thread_bytes_max);
     tc->real = observed ? &tc->shadow : &tc->hit;
     _Static_assert(sizeof tc->class_of <= sizeof heap->sizes->of_eighths, "a part of the table");
     memcpy(tc->class_of, heap->sizes->of_eighths, sizeof tc->class_of);
@@ -104,73 +106,6 @@ void thread_cache_put(thread_cache *tc, uint32_t c, void *block)
     *m->top[c]++ = block;
 }
 
-/* --- larger blocks ---------------------------------------------------------------------------------------------- */
-
-/* bytes: as medium_round leaves them, 4 KiB < bytes <= 1 MiB: 64 bins per doubling. */
-static uint32_t medium_bin(size_t bytes)
-{
-    unsigned log2 = bits_highest(bytes);
-    return (log2 - 12) * 64 + (uint32_t)((bytes >> (log2 - 6)) & 63);
-}
-_Static_assert(MEDIUM_CACHE_SIZE_MAX == MIB && MEDIUM_CACHE_BINS == 8 * 64, "1 MiB itself would need another bin");
-
-static void medium_unlink(medium_cache *mc, uint32_t e)
-{
-    if (mc->entry[e].prev) mc->entry[mc->entry[e].prev].next = mc->entry[e].next;
-    else mc->head[mc->entry[e].bin] = mc->entry[e].next;
-    if (mc->entry[e].next) mc->entry[mc->entry[e].next].prev = mc->entry[e].prev;
-    mc->entry[e].block = NULL;
-}
-
-/* Frees the entry's block for good. */
-static void medium_evict(thread_cache *tc, uint32_t e)
-{
-    medium_cache *mc = &tc->medium;
-    void *block = mc->entry[e].block;
-    medium_range *r = medium_range_of(block);
-    mc->bytes -= medium_usable(r, block, NULL);
-    medium_unlink(mc, e);
-    medium_set_cached(r, block, false);
-    medium_free(r->owner, block);
-}
-
-void *thread_cache_take_medium(thread_cache *tc, size_t bytes)
-{
-    medium_cache *mc = &tc->medium;
-    uint32_t e = mc->head[medium_bin(bytes)];
-    if (e == 0) return NULL;
-    void *block = mc->entry[e].block;
-    mc->bytes -= bytes;
-    medium_unlink(mc, e);
-    medium_set_cached(medium_range_of(block), block, false);
-    return block;
-}
-
-acre_status thread_cache_put_medium(thread_cache *tc, medium_range *r, void *block)
-{
-    medium_cache *mc = &tc->medium;
-    size_t bytes = medium_usable(r, block, NULL);
-    size_t most = tc->heap->thread_bytes_max;
-    /* Blocks that were resized may have a size that no request rounds to. */
-    bool fits = bytes < MEDIUM_CACHE_SIZE_MAX && bytes <= most && medium_round(bytes) == bytes;
-    if (!fits) return medium_free(r->owner, block);
-    if (!medium_set_cached(r, block, true)) return ACRE_DOUBLE_FREE;
-    uint32_t e;
-    do {
-        e = mc->hand = (uint8_t)(mc->hand % MEDIUM_CACHE_ENTRIES + 1);
-        if (mc->entry[e].block) medium_evict(tc, e);
-    } while (mc->bytes + bytes > most);
-    uint32_t bin = medium_bin(bytes), first = mc->head[bin];
-    mc->entry[e].block = block;
-    mc->entry[e].bin = (uint16_t)bin;
-    mc->entry[e].prev = 0;
-    mc->entry[e].next = (uint8_t)first;
-    if (first) mc->entry[first].prev = (uint8_t)e;
-    mc->head[bin] = (uint8_t)e;
-    mc->bytes += bytes;
-    return ACRE_OK;
-}
-
 /* --- all of it -------------------------------------------------------------------------------------------------- */
 
 void thread_cache_flush(thread_cache *tc)
@@ -182,8 +117,7 @@ void thread_cache_flush(thread_cache *tc)
         if (m->bottom[c]) drop_slots(m, c);
         fsa_detach(&tc->heap->fsa, c, &tc->source[c]);
     }
-    for (uint32_t e = 1; e <= MEDIUM_CACHE_ENTRIES; e++)
-        if (tc->medium.entry[e].block) medium_evict(tc, e);
+    while (medium_cache_evict(&tc->medium)) {}
 }
 
 void thread_cache_age(thread_cache *tc)
@@ -214,13 +148,17 @@ void thread_cache_drain(thread_cache *tc)
         fsa_detach(&tc->heap->fsa, c, &tc->source[c]);
         fsa_idle(&tc->heap->fsa, c);
     }
+    /* Of larger blocks the oldest, when none came or went since the last look. */
+    size_t bytes = medium_cache_bytes(&tc->medium);
+    if (bytes == tc->medium_bytes_seen && medium_cache_evict(&tc->medium)) bytes = medium_cache_bytes(&tc->medium);
+    tc->medium_bytes_seen = bytes;
 }
 
 void thread_cache_count(const thread_cache *tc, uint64_t *blocks, size_t *medium_bytes)
 {
     for (uint32_t c = 1; c <= tc->heap->sizes->count; c++)
         blocks[c] += blocks_in(tc->real, c) + bits_count(tc->source[c].pending);
-    *medium_bytes += tc->medium.bytes;
+    *medium_bytes += medium_cache_bytes(&tc->medium);
 }
 
 bool thread_cache_check(const thread_cache *tc)
@@ -236,13 +174,5 @@ bool thread_cache_check(const thread_cache *tc)
         ok = ok && (!s.page || fsa_record(s.page)->state == PAGE_ATTACHED);
         ok = ok && (!s.fresh || fsa_record(s.fresh)->state == PAGE_ATTACHED);
     }
-    size_t bytes = 0;
-    for (uint32_t e = 1; ok && e <= MEDIUM_CACHE_ENTRIES; e++) {
-        if (!tc->medium.entry[e].block) continue;
-        medium_range *r = medium_range_of(tc->medium.entry[e].block);
-        bool cached = false;
-        if (r) bytes += medium_usable(r, tc->medium.entry[e].block, &cached);
-        ok = cached;
-    }
-    return ok && bytes == tc->medium.bytes;
+    return ok && medium_cache_check(&tc->medium);
 }

@@ -23,33 +23,17 @@
 
 #include "acre/stats.h"
 #include "alloc/fsa.h"
-#include "alloc/medium.h"
+#include "heap/medium_cache.h"
 
 enum {
     MAGAZINES = CLASS_COUNT_MAX + 1,
     HIT_SIZE_MAX = FSA_SIZE_MAX_DEFAULT,
-    MEDIUM_CACHE_ENTRIES = 48, /* entry numbers are bytes, 0 = none */
-    MEDIUM_CACHE_BINS = 512,
 };
-#define MEDIUM_CACHE_SIZE_MAX (1 * MIB)
-
 typedef struct magazines {
     void **top[MAGAZINES];
     void **bottom[MAGAZINES];
     void **end[MAGAZINES];
 } magazines;
-
-/* Freed blocks over 4 KiB, all of a bin of the same size; oldest leaves first. */
-typedef struct medium_cache {
-    struct {
-        void *block;
-        uint16_t bin;
-        uint8_t next, prev; /* in the bin, latest first */
-    } entry[MEDIUM_CACHE_ENTRIES + 1];
-    uint8_t head[MEDIUM_CACHE_BINS];
-    uint8_t hand; /* next entry to use; what is in it is the oldest */
-    size_t bytes;
-} medium_cache;
 
 typedef struct thread_counters {
     uint64_t allocs[ACRE_ALLOCATOR_COUNT], frees[ACRE_ALLOCATOR_COUNT]; /* all calls, in observed mode only */
@@ -77,9 +61,11 @@ typedef struct thread_cache {
     /* the rest */
     magazines *real; /* &hit, or &shadow in observed mode */
     struct acre_heap *heap;
+    struct medium *medium_owner; /* &heap->medium */
     struct thread_cache *next, *prev; /* all caches of the heap; LOCK_RANK_REGISTRY */
     struct thread *thread;
     fsa_source source[MAGAZINES];
+    size_t medium_bytes_seen; /* in the cache of larger blocks at the last look */
     size_t fresh_seen;     /* account.fresh when it was last looked at */
     uint32_t drain_next;   /* class that thread_cache_drain looks at next */
     uint32_t activity[MAGAZINES]; /* what the class had done when it last looked: misses << 16 | blocks */
@@ -99,10 +85,6 @@ void thread_cache_init(thread_cache *tc, struct acre_heap *heap, bool observed);
 void *thread_cache_take(thread_cache *tc, uint32_t c);
 /* Puts a block of class c into the magazine, flushed or grown as needed. */
 void thread_cache_put(thread_cache *tc, uint32_t c, void *block);
-/* A cached block of exactly this (rounded) size; NULL: none. */
-void *thread_cache_take_medium(thread_cache *tc, size_t bytes);
-/* Keeps a live medium block; what must make room is freed. Returns what medium_free would. */
-acre_status thread_cache_put_medium(thread_cache *tc, medium_range *r, void *block);
 /* Gives everything back, and the magazines' memory. */
 void thread_cache_flush(thread_cache *tc);
 /* Flushes what was not needed since the last call. */

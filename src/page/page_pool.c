@@ -240,6 +240,8 @@ static void give_regions(page_pool *pool)
                                   (size_t)(pool->bump_committed - pool->bump) << CHUNK_SHIFT);
             pool->bump = pool->bump_committed = pool->bump_end = 0;
         }
+        /* Page 0 of the space is committed with its neighbours and never handed out. */
+        if (first == 0) provider_decommit(pool->provider, page_address(0), CHUNK_BYTES);
         pool->regions--;
         space_give(region_address(i));
     }

@@ -64,13 +64,16 @@ bool in_list[PAGES * CLASSES]; /* order does not matter: any listed page may be 
 byte listed[CLASSES];
 
 /* Ghosts: what is true, known to nobody in the code. */
-byte owner[PAGES * WORDS * BITS]; /* 0 = free, else thread + 1 */
+bool out[PAGES * WORDS * BITS];    /* somebody holds the block */
 byte life[PAGES];                 /* class in which its blocks are out */
-byte holder[PAGES];               /* 0 = none, else thread + 1 */
+byte holder[PAGES];               /* process that takes from it, 0 = none */
 byte done;
+#ifdef PASS
+byte mail, mail_page, mail_word, mail_class; /* a batch on its way from one thread to another */
+#endif
 
 #define word(p, w) bits[(p) * WORDS + (w)]
-#define block(p, w, b) owner[((p) * WORDS + (w)) * BITS + (b)]
+#define block(p, w, b) out[((p) * WORDS + (w)) * BITS + (b)]
 #define lock(c) atomic { !locked[c] -> locked[c] = true }
 #define unlock(c) locked[c] = false
 
@@ -122,7 +125,7 @@ inline assert_quiet(p)
         assert(holder[p] == 0);
         i = 0;
         do
-        :: i < WORDS * BITS -> assert(owner[(p) * WORDS * BITS + i] == 0); i++
+        :: i < WORDS * BITS -> assert(!out[(p) * WORDS * BITS + i]); i++
         :: else -> break
         od;
         i = 0
@@ -302,8 +305,8 @@ inline take_word(c, p, w)
         :: i < BITS ->
             if
             :: (got >> i) & 1 ->
-                assert(block(p, w, i) == 0 && life[p] == c); /* ONE OWNER */
-                block(p, w, i) = _pid
+                assert(!block(p, w, i) && life[p] == c); /* ONE OWNER */
+                block(p, w, i) = true
             :: else
             fi;
             i++
@@ -324,7 +327,7 @@ inline give(c, p, w, mask)
         do
         :: i < BITS ->
             if
-            :: ((mask) >> i) & 1 -> assert(block(p, w, i) == _pid && life[p] == c); block(p, w, i) = 0
+            :: ((mask) >> i) & 1 -> assert(block(p, w, i) && life[p] == c); block(p, w, i) = false
             :: else
             fi;
             i++
@@ -415,16 +418,28 @@ proctype thread()
         d_step { got = b; b = 0 };
         give(b_class, b_page, b_word, got);
         d_step { got = 0; b_page = 0; b_word = 0; b_class = 0 }
+#ifdef PASS
+    :: d_step { a != 0 && mail == 0 -> /* somebody else will give them back */
+        mail = a; mail_page = a_page; mail_word = a_word; mail_class = a_class;
+        a = 0; a_page = 0; a_word = 0; a_class = 0 }
+    :: d_step { a == 0 && mail != 0 ->
+        a = mail; a_page = mail_page; a_word = mail_word; a_class = mail_class;
+        mail = 0; mail_page = 0; mail_word = 0; mail_class = 0 }
+    :: ops == OPS && a == 0 && b == 0 && source == NONE && mail == 0 -> break
+#else
+    :: ops == OPS && a == 0 && b == 0 && source == NONE -> break
+#endif
     :: source != NONE -> /* let go of the page for good, as a thread does that ends */
         d_step { state[source] = UNLISTED; holder[source] = 0 };
         settle(c, source);
         d_step { source = NONE; at = 0; c = 0 }
-    :: ops == OPS && a == 0 && b == 0 && source == NONE -> break
     od;
     done++
 }
 
 #ifdef TRIM
+bool trimmed;
+
 active proctype trimmer()
 {
     byte p = 0, i = 0, c = 0;
@@ -455,7 +470,8 @@ active proctype trimmer()
         od;
         c++
     :: else -> break
-    od
+    od;
+    trimmed = true
 }
 #endif
 
@@ -478,7 +494,7 @@ init
     };
     done == THREADS;
 #ifdef TRIM
-    _nr_pr == 1;
+    trimmed;
 #endif
     /* NO LOSS: everybody is quiet, no block is out. */
     d_step {

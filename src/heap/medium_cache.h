@@ -1,0 +1,79 @@
+/* medium_cache: the blocks over 4 KiB that a thread has freed lately, by size.
+ *
+ * A request and a freed block meet in a *bin*, one per size that medium_round can give: 64 per doubling from 4 KiB to
+ * 32 MiB. A bin is a list, latest first, threaded through a few dozen entries. An entry knows its block's handle, and the
+ * handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
+ *
+ * Bounds: MEDIUM_CACHE_ENTRIES blocks; of those that are small beside bytes_max (a quarter at most), bytes_max in all;
+ * of bigger ones the latest only. What must make room is freed oldest first. Part of a thread cache: one thread's. */
+#ifndef ACRE_HEAP_MEDIUM_CACHE_H
+#define ACRE_HEAP_MEDIUM_CACHE_H
+
+#include "alloc/medium.h"
+
+enum { MEDIUM_CACHE_ENTRIES = 48 }; /* entry numbers are bytes */
+
+typedef struct medium_cached {
+    void *block; /* NULL: the entry is free, next is the next free one */
+    medium_handle *handle;
+    uint32_t bytes;
+    uint16_t bin;
+    uint8_t next; /* in the bin; 0 = none */
+} medium_cached;
+
+typedef struct medium_cache {
+    medium_cached entry[MEDIUM_CACHE_ENTRIES + 1];
+    uint8_t head[MEDIUM_BINS];
+    uint8_t spare; /* free entries */
+    uint8_t hand;  /* where the search for the oldest goes on */
+    uint8_t big;   /* the one big block, 0 = none */
+    size_t bytes;  /* in blocks that are not big */
+    size_t bytes_max;
+} medium_cache;
+
+void medium_cache_init(medium_cache *mc, size_t bytes_max);
+
+/* A block of the size that the request rounds to; NULL: none is cached. */
+static inline void *medium_cache_take(medium_cache *mc, size_t bytes)
+{
+    uint32_t bin = medium_bin(medium_round(bytes)), e = mc->head[bin];
+    if (e == 0) return NULL;
+    medium_cached *c = &mc->entry[e];
+    void *block = c->block;
+    mc->head[bin] = c->next;
+    if (unlikely(e == mc->big)) mc->big = 0;
+    else mc->bytes -= c->bytes;
+    medium_handle_set_cached(c->handle, false);
+    c->block = NULL;
+    c->next = mc->spare;
+    mc->spare = (uint8_t)e;
+    return block;
+}
+
+/* Keeps a live block of `bytes` whose handle is h, if nothing must make room for it. */
+static inline bool medium_cache_put_hit(medium_cache *mc, medium_handle *h, size_t bytes, void *block)
+{
+    uint32_t bin = medium_handle_bin(h), e = mc->spare;
+    size_t after = mc->bytes + bytes;
+    if (unlikely(e == 0 || after > mc->bytes_max || bytes > mc->bytes_max / 4 || bin == MEDIUM_BIN_NONE)) return false;
+    medium_cached *c = &mc->entry[e];
+    mc->spare = c->next;
+    c->block = block;
+    c->handle = h;
+    c->bytes = (uint32_t)bytes;
+    c->bin = (uint16_t)bin;
+    c->next = mc->head[bin];
+    mc->head[bin] = (uint8_t)e;
+    mc->bytes = after;
+    medium_handle_set_cached(h, true);
+    return true;
+}
+/* The same; what must make room is freed for good. False: it is a block that no request could find; it stays the
+ * caller's. */
+bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block);
+/* Frees the oldest block for good. False: there is none. */
+bool medium_cache_evict(medium_cache *mc);
+size_t medium_cache_bytes(const medium_cache *mc);
+bool medium_cache_check(const medium_cache *mc);
+
+#endif
