@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 NEEDS_BUILD := cc:gcc cmake:cmake ninja:ninja-build
 NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-config:pkg-config
 
-.PHONY: build run test debug asan tsan soak oracle bench install clean help needs-build needs-test
+.PHONY: build run test debug asan tsan soak oracle bench bench-docs install clean help needs-build needs-test
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
 	@$(CMAKE_BUILD) release
@@ -39,8 +39,11 @@ oracle: needs-test ## every oracle test with ten million operations
 	@$(CMAKE_BUILD) release
 	@ctest --preset release -C Oracle -L '^oracle$$' --no-tests=error
 
-bench: build ## the benchmarks (bench/README.md)
-	@if [ -x bench/run.sh ]; then bench/run.sh; else echo "bench/run.sh is not there" >&2; exit 1; fi
+bench: build ## acre against its peers (bench/README.md; ARGS=--quick for a look)
+	@bench/run.sh $(ARGS)
+
+bench-docs: build ## the same, and the figures and the picture go into docs/
+	@bench/run.sh --docs $(ARGS)
 
 install: build ## into PREFIX (default /usr/local); DESTDIR is respected
 	@cmake --install build --prefix $(PREFIX)
@@ -49,7 +52,7 @@ clean: ## remove every build folder
 	rm -rf build build-debug build-asan build-tsan
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 needs-build:
 	@tools/ensure.sh $(NEEDS_BUILD)

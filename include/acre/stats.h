@@ -118,7 +118,7 @@ typedef struct acre_counters {
 #undef X
 } acre_counters;
 
-/* Looks at each 64 KiB page of the heap and at each thread's cache: some 20 ns per page. free_pages is 0 for a heap
+/* Looks at each 64 KiB page of the heap and at each thread's cache: 10 to 120 ns per page. free_pages is 0 for a heap
  * that shares its free pages with others (any on flexible memory without clear values); they are in the process's
  * figures. INVALID_ARGUMENT for NULL. Any thread, any time. */
 ACRE_API acre_status acre_heap_stats_read(acre_heap *heap, acre_stats *stats);

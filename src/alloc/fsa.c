@@ -7,6 +7,11 @@
 #include "os/os.h"
 #include "page/arena.h"
 
+/* Holes inside of pages are given back in pieces of 4 KiB, the smallest OS page there is; 16 bits tell of them. */
+#define PURGE_BYTES ((size_t)4096)
+enum { PURGE_PIECES = 16 };
+_Static_assert(PURGE_PIECES * PURGE_BYTES == CHUNK_BYTES, "a bit per piece");
+
 /* --- words ------------------------------------------------------------------------------------------------------ */
 
 /* Gives the blocks in mask back; returns the word as it was. Bits that were set already stay as they are. While the
@@ -70,17 +75,32 @@ static void list_push(fsa_class *k, uint32_t page)
     page_record *r = fsa_record(page);
     r->prev = 0;
     r->next = k->head;
+    r->cold = 0;
     if (k->head) fsa_record(k->head)->prev = page;
+    else k->tail = page;
     k->head = page;
+    k->listed++;
+}
+
+static void list_push_tail(fsa_class *k, uint32_t page)
+{
+    page_record *r = fsa_record(page);
+    r->next = 0;
+    r->prev = k->tail;
+    if (k->tail) fsa_record(k->tail)->next = page;
+    else k->head = page;
+    k->tail = page;
     k->listed++;
 }
 
 static void list_remove(fsa_class *k, uint32_t page)
 {
     page_record *r = fsa_record(page);
+    if (k->cursor == page) k->cursor = r->prev;
     if (r->prev) fsa_record(r->prev)->next = r->next;
     else k->head = r->next;
     if (r->next) fsa_record(r->next)->prev = r->prev;
+    else k->tail = r->prev;
     k->listed--;
 }
 
@@ -123,6 +143,7 @@ static uint32_t take_page(fsa *f, uint32_t c)
     r->blocks = f->sizes->blocks[c];
     for (uint32_t i = 0; i < words; i++) atomic_store_explicit(&bits[i], full_word(r, i), memory_order_relaxed);
     r->virgin = 0;
+    r->purged = 0;
     atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
     atomic_store_explicit(&r->identity, page_identity(f->heap, c, words), memory_order_release);
     if (f->in_class_table) space_page_class[page] = (uint8_t)c;
@@ -221,6 +242,14 @@ static void set_pending(fsa *f, uint32_t c, fsa_source *source, uint32_t page, u
     source->word_base = page_address(page) + (size_t)word * 64 * f->sizes->size[c];
 }
 
+/* The OS pages, as bits of page_record.purged, that the blocks of a word touch. */
+static uint32_t os_pages_of_word(const fsa *f, uint32_t c, uint32_t word)
+{
+    size_t span = (size_t)64 * f->sizes->size[c], first = word * span / PURGE_BYTES, last = (word + 1) * span - 1;
+    last = last >= CHUNK_BYTES ? PURGE_PIECES - 1 : last / PURGE_BYTES;
+    return (uint32_t)(bits_mask((unsigned)last + 1) & ~bits_mask((unsigned)first));
+}
+
 /* A word of blocks that were in use before: their memory is there already. */
 static bool take_recycled(fsa *f, uint32_t c, fsa_source *source, uint32_t page)
 {
@@ -230,9 +259,11 @@ static bool take_recycled(fsa *f, uint32_t c, fsa_source *source, uint32_t page)
     for (uint32_t i = atomic_load_explicit(&r->hint, memory_order_relaxed); i < used_words; i++) {
         uint64_t used = bits_mask(r->virgin - 64u * i);
         if ((atomic_load_explicit(&bits[i], memory_order_relaxed) & used) == 0) continue;
-        atomic_store_explicit(&r->hint, i + 1, memory_order_relaxed); /* before: a return after the take lowers it */
+        atomic_store_explicit(&r->hint, (uint16_t)(i + 1), memory_order_relaxed); /* before: a return after the take lowers it */
         set_pending(f, c, source, page, i, word_take(&bits[i], used));
-        if (source->pending) return true;
+        if (!source->pending) continue;
+        if (r->purged) r->purged &= (uint16_t)~os_pages_of_word(f, c, i);
+        return true;
     }
     return false;
 }
@@ -244,7 +275,7 @@ static void take_virgin(fsa *f, uint32_t c, fsa_source *source, uint32_t page, u
     uint32_t first = r->virgin, n = 64 - (first & 63);
     if (n > want) n = want;
     if (n > (uint32_t)r->blocks - first) n = (uint32_t)r->blocks - first;
-    r->virgin = (uint16_t)(first + n);
+    r->virgin = (first + n) & 0x7fff;
     set_pending(f, c, source, page, first >> 6, word_take(&page_bits(r)[first >> 6], bits_mask(n) << (first & 63)));
 }
 
@@ -337,7 +368,7 @@ void fsa_return(fsa *f, uint32_t c, void *const *blocks, uint32_t count)
         }
         /* Before the blocks are back: afterwards the page may be anybody's, and only its state may be read. */
         if (word < atomic_load_explicit(&r->hint, memory_order_relaxed))
-            atomic_store_explicit(&r->hint, word, memory_order_relaxed);
+            atomic_store_explicit(&r->hint, (uint16_t)word, memory_order_relaxed);
         uint64_t old = word_return(&page_bits(r)[word], mask);
         if (unlikely(old & mask))
             misuse(ACRE_DOUBLE_FREE, "free",
@@ -404,39 +435,108 @@ uint32_t fsa_trim(fsa *f)
     return retired;
 }
 
+/* Are the blocks all free that touch sixteenth `piece` of the page? */
+static bool piece_is_free(const fsa *f, uint32_t c, page_record *r, uint32_t piece)
+{
+    const size_t size = f->sizes->size[c], from = piece * PURGE_BYTES;
+    const _Atomic uint64_t *bits = page_bits(r);
+    uint32_t first = (uint32_t)(from / size), last = (uint32_t)((from + PURGE_BYTES - 1) / size);
+    if (last >= r->blocks) last = r->blocks - 1u;
+    for (uint32_t b = first; b <= last;) {
+        uint32_t in_word = 64 - (b & 63), n = last - b + 1 < in_word ? last - b + 1 : in_word;
+        uint64_t mask = bits_mask(n) << (b & 63);
+        if ((atomic_load_explicit(&bits[b >> 6], memory_order_acquire) & mask) != mask) return false;
+        b += n;
+    }
+    return true;
+}
+
 /* The OS pages of a page that hold no part of a live block are given back. The page is attached to us, so that nobody
- * else takes a block from it: bits only turn from 0 to 1 meanwhile. */
+ * else takes a block from it: bits only turn from 0 to 1 meanwhile. Returns bytes. */
 static size_t purge_page_holes(fsa *f, uint32_t c, uint32_t page)
 {
-    const size_t os_page = os_page_bytes(), size = f->sizes->size[c];
     page_record *r = fsa_record(page);
-    _Atomic uint64_t *bits = page_bits(r);
+    uint32_t touched = (uint32_t)((r->virgin * (size_t)f->sizes->size[c] + PURGE_BYTES - 1) / PURGE_BYTES);
     size_t bytes = 0;
-    for (size_t at = 0; at < CHUNK_BYTES;) {
-        /* The longest run of OS pages from `at` whose blocks are all free. */
-        size_t end = at;
-        while (end < CHUNK_BYTES) {
-            /* The blocks that touch it: */
-            uint32_t first = (uint32_t)(end / size), last = (uint32_t)((end + os_page - 1) / size);
-            bool free_page = true;
-            for (uint32_t b = first; b <= last && b < r->blocks && free_page; b++)
-                free_page = (atomic_load_explicit(&bits[b >> 6], memory_order_acquire) >> (b & 63)) & 1;
-            if (!free_page) break;
-            end += os_page;
+    for (uint32_t i = 0; i < touched;) {
+        uint32_t n = 0;
+        while (i + n < touched && !((r->purged >> (i + n)) & 1) && piece_is_free(f, c, r, i + n)) n++;
+        char *at = page_address(page) + i * PURGE_BYTES;
+        if (n && provider_decommit(f->pool->provider, at, n * PURGE_BYTES) &&
+            provider_commit(f->pool->provider, at, n * PURGE_BYTES)) {
+            bytes += n * PURGE_BYTES;
+            r->purged |= (uint16_t)(bits_mask(n) << i);
         }
-        if (end > at && provider_decommit(f->pool->provider, page_address(page) + at, end - at) &&
-            provider_commit(f->pool->provider, page_address(page) + at, end - at))
-            bytes += end - at;
-        at = end + os_page;
+        i += n + 1;
     }
+    atomic_fetch_add_explicit(&f->kinds[fsa_kind_of(f->sizes, c)].holes_given_back, bytes, memory_order_relaxed);
     return bytes;
+}
+
+static bool can_purge_holes(const fsa *f)
+{
+    return provider_can(f->pool->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(f->pool->provider) <= PURGE_BYTES &&
+           os_page_bytes() <= PURGE_BYTES;
+}
+
+/* One step of a class's round. False: its list is empty, or it is not time for another round. */
+static bool age_step(fsa *f, uint32_t c, uint32_t now_ms, uint32_t delay_ms)
+{
+    fsa_class *k = &f->classes[c];
+    if (atomic_load_explicit(&k->head, memory_order_relaxed) == 0) return false;
+    if (!lock_try(&k->lock)) return false;
+    if (k->cursor == 0 && k->tail && now_ms - k->round_ms >= delay_ms / 2) {
+        k->cursor = k->tail;
+        k->round_ms = now_ms;
+    }
+    uint32_t page = k->cursor;
+    bool purge = false;
+    if (page) {
+        page_record *r = fsa_record(page);
+        k->cursor = r->prev;
+        purge = r->cold;
+        r->cold = 1;
+        if (purge) {
+            list_remove(k, page);
+            atomic_store_explicit(&r->state, PAGE_ATTACHED, memory_order_relaxed);
+        }
+    }
+    lock_release(&k->lock);
+    if (!purge) return page != 0;
+    purge_page_holes(f, c, page);
+    /* Back to the cold end. Blocks that came back meanwhile found the page attached and left it alone. */
+    page_record *r = fsa_record(page);
+    lock_acquire(&k->lock);
+    list_push_tail(k, page);
+    atomic_store_explicit(&r->state, PAGE_LISTED, memory_order_seq_cst);
+    bool empty = all_free(r);
+    if (empty) disown(k, page);
+    lock_release(&k->lock);
+    if (empty) retire(f, c, page);
+    return true;
+}
+
+bool fsa_age(fsa *f, uint32_t now_ms, uint32_t delay_ms, uint32_t most)
+{
+    if (!can_purge_holes(f)) return false;
+    uint32_t idle = 0;
+    for (uint32_t looked = 0; looked < most && idle < f->sizes->count;) {
+        uint32_t c = atomic_load_explicit(&f->age_class, memory_order_relaxed) % f->sizes->count + 1;
+        if (age_step(f, c, now_ms, delay_ms)) {
+            looked++;
+            idle = 0;
+        } else {
+            atomic_store_explicit(&f->age_class, c, memory_order_relaxed);
+            idle++;
+        }
+    }
+    return idle < f->sizes->count;
 }
 
 size_t fsa_purge_holes(fsa *f)
 {
     size_t bytes = 0;
-    if (!provider_can(f->pool->provider, ACRE_CAN_DECOMMIT) || provider_page_bytes(f->pool->provider) > os_page_bytes())
-        return 0;
+    if (!can_purge_holes(f)) return 0;
     for (uint32_t c = 1; c <= f->sizes->count; c++) {
         fsa_class *k = &f->classes[c];
         lock_acquire(&k->lock);
@@ -445,17 +545,9 @@ size_t fsa_purge_holes(fsa *f)
         /* One page after the other leaves the list (then nobody takes from it), is purged, and goes to the end. */
         uint32_t done = 0, done_tail = 0;
         while (left-- > 0) {
-            lock_acquire(&k->lock);
-            uint32_t page = k->head;
-            if (page) {
-                list_remove(k, page);
-                atomic_store_explicit(&fsa_record(page)->state, PAGE_ATTACHED, memory_order_relaxed);
-            }
-            lock_release(&k->lock);
+            uint32_t page = take_listed(k);
             if (!page) break;
-            size_t purged = purge_page_holes(f, c, page);
-            atomic_fetch_add_explicit(&f->kinds[fsa_kind_of(f->sizes, c)].holes_given_back, purged, memory_order_relaxed);
-            bytes += purged;
+            bytes += purge_page_holes(f, c, page);
             fsa_record(page)->next = 0;
             if (done_tail) fsa_record(done_tail)->next = page;
             else done = page;
@@ -477,10 +569,10 @@ void fsa_destroy(fsa *f)
         region *g = &the_space.regions[i];
         if (region_kind_of(g) != REGION_FSA || g->owner != f->pool) continue;
         uint32_t first = page_number(region_address(i)), end = first + (uint32_t)(region_bytes() >> CHUNK_SHIFT);
+        end = page_pool_used_end(f->pool, end);
         for (uint32_t page = first ? first : 1; page < end; page++) {
             page_record *r = fsa_record(page);
             uint32_t state = state_of(r);
-            if (state == PAGE_NONE && page >= f->pool->bump && end == f->pool->bump_end) break;
             if (state < PAGE_ATTACHED) continue;
             uint32_t c = atomic_load_explicit(&r->class_, memory_order_relaxed);
             if (c == CLASS_NONE || !belongs(f, c, r)) continue;
@@ -488,7 +580,10 @@ void fsa_destroy(fsa *f)
             retire(f, c, page);
         }
     }
-    for (uint32_t c = 1; c <= f->sizes->count; c++) f->classes[c].head = f->classes[c].listed = 0;
+    for (uint32_t c = 1; c <= f->sizes->count; c++) {
+        fsa_class *k = &f->classes[c];
+        k->head = k->tail = k->listed = k->cursor = 0;
+    }
 }
 
 bool fsa_is_free(const size_classes *sc, uint32_t c, const void *p)
@@ -505,7 +600,7 @@ static void for_each_page(fsa *f, void (*visit)(fsa *, uint32_t page, void *), v
         region *g = &the_space.regions[i];
         if (region_kind_of(g) != REGION_FSA || g->owner != f->pool) continue;
         uint32_t first = page_number(region_address(i)), end = first + (uint32_t)(region_bytes() >> CHUNK_SHIFT);
-        if (end == f->pool->bump_end) end = f->pool->bump;
+        end = page_pool_used_end(f->pool, end);
         for (uint32_t page = first ? first : 1; page < end; page++) {
             page_record *r = fsa_record(page);
             uint32_t c = atomic_load_explicit(&r->class_, memory_order_relaxed);

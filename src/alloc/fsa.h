@@ -37,7 +37,10 @@ typedef struct fsa_class {
     lock lock; /* LOCK_RANK_FSA_CLASS */
     /* guarded by lock: */
     _Atomic uint32_t head; /* LISTED pages, most recently listed first; linked by page_record.next and prev */
+    uint32_t tail;   /* the one that has been listed longest */
     uint32_t listed; /* how many */
+    uint32_t cursor; /* where fsa_age goes on, towards the head; 0 = the round is over */
+    uint32_t round_ms; /* when it began */
     /* atomic: */
     _Atomic uint32_t pages; /* held by this class in whatever state */
 } __attribute__((aligned(ACRE_CACHE_LINE))) fsa_class;
@@ -58,6 +61,7 @@ typedef struct fsa {
     bool in_class_table;  /* this is the process heap: its classes show in space_page_class */
     fsa_class classes[CLASS_COUNT_MAX + 1];
     fsa_kind kinds[FSA_KINDS];
+    _Atomic uint32_t age_class; /* which class fsa_age looks at next */
 } fsa;
 
 /* One thread's hold on pages of one class: one with blocks that came back, one with blocks never used yet. All zero =
@@ -83,6 +87,10 @@ void fsa_detach(fsa *f, uint32_t c, fsa_source *source);
 void fsa_idle(fsa *f, uint32_t c);
 /* Retires listed pages without a live block. Returns how many. O(listed pages). */
 uint32_t fsa_trim(fsa *f);
+/* A few pages' worth of ageing: a listed page that nobody has taken since the round before gives back its OS pages
+ * without a live block; they are faulted in again only when a refill reaches them. Rounds over a class begin at least
+ * delay_ms / 2 after each other. Looks at `most` pages; false: there was nothing to look at. */
+bool fsa_age(fsa *f, uint32_t now_ms, uint32_t delay_ms, uint32_t most);
 /* Gives back OS pages without a live block inside of listed pages. Returns bytes. O(listed pages). */
 size_t fsa_purge_holes(fsa *f);
 /* All pages of this heap go back to the pool, whoever holds blocks. No concurrent use. */

@@ -415,7 +415,8 @@ acre_status medium_free(medium *m, void *p)
     size_t from = (size_t)((char *)p - r->base);
     uint32_t node = medium_node(r, p);
     if (node == 0) {
-        uint32_t stale = handle_node(medium_handle_of(r, p));
+        /* A block was here once, and none starts in this unit now: p is not inside of a live one. */
+        bool stale = handle_node(medium_handle_of(r, p)) && !atomic_load(&medium_handle_of(r, p)->block);
         leave(m);
         return stale ? ACRE_DOUBLE_FREE : ACRE_FOREIGN_POINTER;
     }

@@ -17,9 +17,12 @@
 #include <string.h>
 
 #include "acre/status.h"
+#include "api/start.h"
 #include "heap/heap.h"
 #include "os/misuse.h"
 #include "os/os.h"
+
+__attribute__((used)) static const char *const started_by = &start_anchor;
 
 /* Names that C23 and glibc have and that older headers lack. */
 ACRE_API void free_sized(void *block, size_t size);

@@ -4,8 +4,11 @@
  * any other. A fork before the constructor is a fork of a process with one thread, which needs no handler. */
 #include <pthread.h>
 
+#include "api/start.h"
 #include "debug/report.h"
 #include "heap/heap.h"
+
+const char start_anchor = 0;
 
 __attribute__((constructor(101))) static void start(void)
 {

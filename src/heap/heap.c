@@ -418,6 +418,8 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
 
 void heap_tick(acre_heap *h, uint32_t delay_ms)
 {
+    enum { AGE_PAGES = 8 };
+    fsa_age(&h->fsa, (uint32_t)os_now_ms(), delay_ms, AGE_PAGES);
     page_pool_tick(h->fsa.pool, delay_ms);
     medium_tick(&h->medium, delay_ms);
     large_tick(&h->large);

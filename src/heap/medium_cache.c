@@ -57,6 +57,22 @@ bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *bl
     return true;
 }
 
+/* Lists, sizes and handles of the entries may be half-written; the block's own handle knows whether it is cached. */
+void medium_cache_adopt(medium_cache *mc)
+{
+    for (uint32_t e = 1; e <= MEDIUM_CACHE_ENTRIES; e++) {
+        void *block = mc->entry[e].block;
+        mc->entry[e].block = NULL;
+        medium_range *r = block ? medium_range_of(block) : NULL;
+        bool cached = false;
+        if (r) medium_usable(r, block, &cached);
+        if (!cached) continue;
+        medium_handle_set_cached(medium_handle_of(r, block), false);
+        medium_free(r->owner, block);
+    }
+    mc->big = 0;
+}
+
 size_t medium_cache_bytes(const medium_cache *mc) { return mc->bytes + (mc->big ? mc->entry[mc->big].bytes : 0); }
 
 bool medium_cache_check(const medium_cache *mc)

@@ -73,6 +73,9 @@ static inline bool medium_cache_put_hit(medium_cache *mc, medium_handle *h, size
 bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block);
 /* Frees the oldest block for good. False: there is none. */
 bool medium_cache_evict(medium_cache *mc);
+/* In the child of a fork, with the cache of a thread that may have been anywhere in the calls above: whatever is surely
+ * in it is freed, the rest is lost, and it is empty. */
+void medium_cache_adopt(medium_cache *mc);
 size_t medium_cache_bytes(const medium_cache *mc);
 bool medium_cache_check(const medium_cache *mc);
 

@@ -165,8 +165,12 @@ void threads_adopt_in_child(void)
         for (uint32_t i = 0; i < t->table_count; i++) {
             thread_cache *tc = t->table[i];
             if (!tc) continue;
-            if (atomic_load_explicit(&tc->busy, memory_order_acquire)) whole = false;
-            else retire_cache(t, i);
+            if (atomic_load_explicit(&tc->busy, memory_order_acquire)) {
+                whole = false;
+                continue;
+            }
+            medium_cache_adopt(&tc->medium); /* malloc and free use it without being busy */
+            retire_cache(t, i);
         }
         if (whole) forget_thread(t);
     }

@@ -219,6 +219,18 @@ void page_pool_tick(page_pool *pool, uint32_t delay_ms)
     if (n) decommit_batch(pool, batch, n);
 }
 
+/* What is committed in the region of pages [first, end) and was never handed out: pages ahead, and page 0 of the space.
+ * False: it stays. */
+static bool decommit_spare(page_pool *pool, uint32_t first, uint32_t end)
+{
+    if (pool->bump_end == end && pool->bump_committed > pool->bump) {
+        size_t bytes = (size_t)(pool->bump_committed - pool->bump) << CHUNK_SHIFT;
+        if (!provider_decommit(pool->provider, page_address(pool->bump), bytes)) return false;
+        pool->bump_committed = pool->bump;
+    }
+    return first != 0 || provider_decommit(pool->provider, page_address(0), CHUNK_BYTES);
+}
+
 /* Whole regions without a page in use go back to the space; their pages leave the clean list. Caller holds the lock. */
 static void give_regions(page_pool *pool)
 {
@@ -228,20 +240,13 @@ static void give_regions(page_pool *pool)
         uint32_t first = page_number(region_address(i)), end = first + region_pages();
         bool clean = true;
         for (uint32_t p = first; p < end && clean; p++) clean = state_of(p) != PAGE_DIRTY;
-        if (!clean) continue;
+        if (!clean || !decommit_spare(pool, first, end)) continue;
         for (uint32_t p = first; p < end; p++)
             if (state_of(p) == PAGE_CLEAN) {
                 list_remove(&pool->clean, p);
                 atomic_store_explicit(&record(p)->state, PAGE_NONE, memory_order_relaxed);
             }
-        if (pool->bump_end == end) { /* what was committed ahead goes, too */
-            if (pool->bump_committed > pool->bump)
-                provider_decommit(pool->provider, page_address(pool->bump),
-                                  (size_t)(pool->bump_committed - pool->bump) << CHUNK_SHIFT);
-            pool->bump = pool->bump_committed = pool->bump_end = 0;
-        }
-        /* Page 0 of the space is committed with its neighbours and never handed out. */
-        if (first == 0) provider_decommit(pool->provider, page_address(0), CHUNK_BYTES);
+        if (pool->bump_end == end) pool->bump = pool->bump_committed = pool->bump_end = 0;
         pool->regions--;
         space_give(region_address(i));
     }
@@ -284,6 +289,14 @@ void page_pool_destroy(page_pool *pool)
         space_give(address);
     }
     page_pool_init(pool, pool->provider, pool->policy);
+}
+
+uint32_t page_pool_used_end(page_pool *pool, uint32_t region_end)
+{
+    lock_acquire(&pool->lock);
+    uint32_t end = pool->bump_end == region_end ? pool->bump : region_end;
+    lock_release(&pool->lock);
+    return end;
 }
 
 bool page_pool_check(page_pool *pool)

@@ -58,6 +58,8 @@ size_t page_pool_trim(page_pool *pool, size_t keep_bytes);
 void page_pool_tick(page_pool *pool, uint32_t delay_ms);
 /* Gives back everything, used or not. No page of the pool may be in use by anybody. */
 void page_pool_destroy(page_pool *pool);
+/* The end of what was ever handed out of the pool's region that ends at page region_end. */
+uint32_t page_pool_used_end(page_pool *pool, uint32_t region_end);
 bool page_pool_check(page_pool *pool);
 
 #endif

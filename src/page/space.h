@@ -44,7 +44,7 @@ typedef enum region_kind {
 } region_kind;
 
 typedef struct region {
-    void *owner;
+    void *_Atomic owner; /* of a region that is given back while others look for theirs: any value or NULL */
     uint32_t first; /* number of the first region of the run that this one belongs to */
     uint32_t count; /* regions in that run; set in each of them */
     uint32_t used;  /* pages of it that are handed out; guarded by its page pool (REGION_FSA only) */
@@ -63,15 +63,19 @@ typedef enum page_state {
 enum { PAGE_INLINE_WORDS = 5 };
 
 /* What is known of one 64 KiB page of an FSA region; exactly one cache line, so that giving a block back to a page of
- * up to 320 blocks costs one miss. next, prev, freed_ms belong to whoever holds the list that the page is in.
+ * up to 320 blocks costs one miss. next, prev, freed_ms, cold belong to whoever holds the list that the page is in,
+ * virgin and purged to whoever holds the page.
  *   bits: 1 = free. Words beyond `words` are unused; a word's bits beyond the last block are always 0.
  *   words <= PAGE_INLINE_WORDS: the bits are inline; else `external` points to them (arena). */
 typedef struct page_record {
     _Atomic uint32_t state; /* page_state */
     uint32_t next, prev;    /* page numbers; 0 = none (page 0 of the space is never handed out) */
     union {
-        uint32_t freed_ms;     /* in the pool: since when */
-        _Atomic uint32_t hint; /* in a class: words below it have no free bit, most likely; anybody lowers it */
+        uint32_t freed_ms; /* in the pool: since when */
+        struct {           /* in a class: */
+            _Atomic uint16_t hint; /* words below it have no free bit, most likely; anybody lowers it */
+            uint16_t purged;       /* OS pages (sixteenths) that were given back since a block last lay on them */
+        };
     };
     union {
         struct {
@@ -82,7 +86,8 @@ typedef struct page_record {
         _Atomic uint32_t identity; /* the three at once: whoever may be late must not see parts of two lives */
     };
     uint16_t blocks;
-    uint16_t virgin; /* blocks from here on were never handed out: their memory was not touched. Holder of the page */
+    uint16_t virgin : 15; /* blocks from here on were never handed out: their memory was not touched */
+    uint16_t cold : 1;    /* nobody took it from its list since fsa_age last came by */
     union {
         _Atomic uint64_t bits[PAGE_INLINE_WORDS];
         _Atomic uint64_t *external;
