@@ -31,7 +31,7 @@ static void burst(size_t size, node **nodes, size_t count, const uint32_t *permu
 
 static size_t repeats_of(double scale, size_t size, size_t count)
 {
-    size_t pairs = size <= BENCH_KIB ? 8000000 : size <= 16 * BENCH_KIB ? 2000000 : 500000;
+    size_t pairs = size <= BENCH_KIB ? 8000000 : size <= 4 * BENCH_KIB ? 2000000 : 500000;
     return bench_scaled(scale, pairs / count);
 }
 

@@ -100,11 +100,11 @@ def workloads(quick, folder):
 
     python = ("/usr/bin/python3", "-s", "-S", "script.py")
     return [
-        own("small_random", 1, 0.15),
-        own("small_random_2", 1, 0.15, 2, program="small_random"),
+        own("small_random", 1, 0.2),
+        own("small_random_2", 1, 0.2, 2, program="small_random"),
         own("producer_consumer", 1, 0.15),
         own("ring", 1, 0.2),
-        own("burst", 0.5, 0.05),
+        own("burst", 0.3, 0.05),
         own("buffers", 1, 0.2),
         own("big_blocks", 1, 0.15),
         own("growing", 1, 0.2),
@@ -127,7 +127,7 @@ def workloads(quick, folder):
         table("hot_pair", 1, 0.1),
         table("latency_small", 1, 0.1, "small", program="latency"),
         table("latency_medium", 1, 0.1, "medium", program="latency"),
-        table("latency_medium_touched", 1, 0.05, "medium_touched", program="latency"),
+        table("latency_medium_touched", 0.4, 0.05, "medium_touched", program="latency"),
         table("realloc_table", 0.5, 0.1),
         table("medium_waste", 1, 0.25),
     ]

@@ -20,8 +20,13 @@ def limits(values):
     return low - room, high + room
 
 
+def distance(box, point):
+    x, y = point
+    return math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1))
+
+
 def place_labels(figure, axes, points):
-    """Puts each label beside its point where it covers no point, no other label and no border."""
+    """Puts each label beside its point where it covers no point, no other label, no border and, if it can be, no line."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     at = {name: axes.transData.transform(xy) for name, xy in points.items()}
@@ -29,8 +34,9 @@ def place_labels(figure, axes, points):
     taken = [Bbox.from_bounds(x - dot, y - dot, 2 * dot, 2 * dot) for x, y in at.values()]
     frame = axes.get_window_extent(renderer)
     scale = figure.dpi / 72
+    one_x, one_y = axes.transData.transform((1, 1))
     for name in sorted(points, key=lambda n: (n != "acre", points[n])):
-        label = axes.annotate(name, points[name], xytext=(0, 0), textcoords="offset points", fontsize=11.5, zorder=4,
+        label = axes.annotate(name, points[name], xytext=(0, 0), textcoords="offset points", fontsize=11.5, zorder=4, va="bottom",
                               color=ACCENT if name == "acre" else INK, fontweight="bold" if name == "acre" else "normal")
         width, height = (label.get_window_extent(renderer).width / scale, label.get_window_extent(renderer).height / scale)
         best = None
@@ -44,15 +50,20 @@ def place_labels(figure, axes, points):
             box = Bbox.from_bounds(px + x * scale, py + y * scale, width * scale, height * scale).padded(1.5 * scale)
             covered = sum(box.overlaps(other) for other in taken)
             outside = not (frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1)
-            cost = (covered + outside, far, turn)
+            crossed = (box.x0 < one_x < box.x1) + (box.y0 < one_y < box.y1)
+            # A reader gives a label to the point that is nearest to it.
+            strangers = sum(distance(box, at[other]) < 1.6 * distance(box, at[name]) for other in at if other != name)
+            cost = 10 * (covered + outside) + 3 * strangers + crossed + far / 16 + turn / 100
             if best is None or cost < best[0]:
-                best = (cost, x, y, box)
-        cost, x, y, box = best
+                best = (cost, x, y, box, strangers > 0 or far > 16)
+        _, x, y, box, far_off = best
         taken.append(box)
         label.set_position((x, y))
-        if cost[1] > 16:
-            axes.annotate("", points[name], xytext=(x + width / 2, y + height / 2), textcoords="offset points", zorder=2,
-                          arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.7, "shrinkA": height * 0.7, "shrinkB": 5})
+        if far_off:
+            px, py = at[name]
+            edge = (min(max(px, box.x0), box.x1), min(max(py, box.y0), box.y1))
+            axes.annotate("", points[name], xytext=((edge[0] - px) / scale, (edge[1] - py) / scale), textcoords="offset points",
+                          zorder=2, arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4})
 
 
 def draw(results, path):
@@ -74,13 +85,13 @@ def draw(results, path):
             axes.spines[side].set_color(QUIET)
         axes.tick_params(colors=QUIET)
         for name, (x, y) in points.items():
-            axes.scatter([x], [y], s=95 if name == "acre" else 65, color=ACCENT if name == "acre" else PEER, zorder=3,
+            axes.scatter([x], [y], s=95 if name == "acre" else 65, color=ACCENT if name == "acre" else PEER, zorder=3.5 if name == "acre" else 3,
                          edgecolor="white", linewidth=1.2)
         base = report.base_of(results)
-        axes.set_xlabel(f"time, geometric mean, {base} = 1   (left is faster)", color=INK, labelpad=8)
-        axes.set_ylabel(f"peak memory, geometric mean, {base} = 1   (down is smaller)", color=INK, labelpad=8)
+        axes.set_xlabel(f"time, {base} = 1   (left is faster)", color=INK, labelpad=8)
+        axes.set_ylabel(f"peak memory, {base} = 1   (down is smaller)", color=INK, labelpad=8)
         m = results["machine"]
-        figure.suptitle(f"Time against memory over {len(report.counted(results))} workloads and programs", x=0.02, y=0.985,
+        figure.suptitle(f"Time against memory: geometric means over {len(report.counted(results))} workloads and programs", x=0.02, y=0.985,
                         ha="left", fontsize=13, color=INK, fontweight="bold")
         figure.text(0.02, 0.925, f"{m['cpu']}, {m['cores']} cores, Linux {m['kernel']}, {m['date']}; medians of "
                     f"{results['repeats']} interleaved rounds{', quick scale' if results['quick'] else ''}",

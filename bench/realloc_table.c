@@ -6,15 +6,15 @@
  * Ways: `double` (vectors), `tenth` (10% more each time), `step` (a sixteenth of the final size each time), `beside` (as
  * double, but a small block is allocated after every step, so what lies behind the array is taken), `shrink` (from the
  * final size to a quarter, and again to the full size: both count), `same` (the size it has already, and one byte less).
- * Final sizes: 256 B, 4 KiB, 64 KiB, 1 MiB, 16 MiB, 128 MiB. Whenever an array grows, its new bytes are touched once per
+ * Final sizes: 256 B, 4 KiB, 64 KiB, 1 MiB, 16 MiB, 64 MiB. Whenever an array grows, its new bytes are touched once per
  * OS page, inside the clock, so page faults count; the first malloc and the free do not.
- * Pairs: ns per realloc, `double_65536`; the median of five repeats of a batch. */
+ * Pairs: ns per realloc, `double_65536`; the median of three repeats of a batch. */
 #include "bench.h"
 
-enum { REPEATS = 5, WAYS = 6, FINALS = 6, LOOPS = 4 };
+enum { REPEATS = 3, WAYS = 6, FINALS = 6 };
 
 static const char *const way_name[WAYS] = {"double", "tenth", "step", "beside", "shrink", "same"};
-static const size_t finals[FINALS] = {256, 4 * BENCH_KIB, 64 * BENCH_KIB, BENCH_MIB, 16 * BENCH_MIB, 128 * BENCH_MIB};
+static const size_t finals[FINALS] = {256, 4 * BENCH_KIB, 64 * BENCH_KIB, BENCH_MIB, 16 * BENCH_MIB, 64 * BENCH_MIB};
 
 static char *resize(char *p, size_t from, size_t to, size_t *ops)
 {
@@ -31,17 +31,17 @@ static uint64_t live_once(int way, size_t final, size_t *ops)
     size_t size = way >= 4 ? final : 32;
     char *p = bench_malloc(size), *beside[64] = {0};
     bench_touch(p, size);
-    int besides = 0;
+    int besides = 0, loops = final <= 64 * BENCH_KIB ? 16 : 2;
     uint64_t begin = bench_now_ns();
     switch (way) {
     case 4:
-        for (int i = 0; i < LOOPS; i++) {
+        for (int i = 0; i < loops; i++) {
             p = resize(p, final, final / 4, ops);
             p = resize(p, final / 4, final, ops);
         }
         break;
     case 5:
-        for (int i = 0; i < LOOPS; i++) {
+        for (int i = 0; i < loops; i++) {
             p = resize(p, final, final, ops);
             p = resize(p, final, final - 1, ops);
         }

@@ -19,7 +19,7 @@ tools/ensure.sh cc:gcc cmake:cmake /usr/bin/python3:python3 \
 
 [ -f "$build/CMakeCache.txt" ] || tools/build.sh release
 [ -n "${ACRE_LIB:-}" ] || [ -e "$build/libacre.so" ] || tools/build.sh release
-cmake --build "$build" --target bench_programs --parallel 2 >"$build/bench-build.log" || {
+cmake --build "$build" --target bench_programs --parallel 2 >"$build/bench-build.log" 2>&1 || {
     cat "$build/bench-build.log" >&2
     exit 1
 }

@@ -53,7 +53,7 @@ int main(int argc, char **argv)
 {
     double scale = bench_scale(argc, argv);
     size_t threads = bench_count(argc, argv, 2, 1), live = bench_count(argc, argv, 3, 100000);
-    size_t ops = bench_scaled(scale, 16000000);
+    size_t ops = bench_scaled(scale, 10000000);
     if (threads < 1 || threads > 256 || live < 16 || live > (1u << 30)) bench_fail("1-256 threads, 16 to 2^30 live");
 
     bench_sizes_log_uniform(&sizes, 1, 8, 2 * BENCH_KIB);

@@ -202,7 +202,7 @@ static size_t untouch(medium_range *r, size_t from, size_t to)
 static void fill_page(medium_range *r, size_t page, enum fill_value value)
 {
     size_t start = page << MEDIUM_PAGE_SHIFT;
-    memset(r->base + start, value, page_end(r, page) - start);
+    memset(r->base + start, (int)value, page_end(r, page) - start);
 }
 
 static void leave_pages(medium *m, medium_range *r, size_t from, size_t to)
@@ -550,36 +550,38 @@ size_t medium_trim(medium *m, size_t keep_bytes)
     return bytes;
 }
 
-/* One look at the holes of a range: second chance, as in a clock. Visits LOOK_NODES nodes; true: it came to the end. */
-static bool look_at_holes(medium *m, medium_range *r)
+/* Part of a round over the holes of a range: second chance, as in a clock. Returns the nodes left of `most`. */
+static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t delay_ms, uint32_t most)
 {
-    enum { LOOK_NODES = 64 };
     uint32_t n = r->look;
-    if (n >= r->core.node_fresh || !(coalesce_is_hole(&r->core, n) || coalesce_is_used(&r->core, n)))
+    if (n == 0) {
+        if (now - r->round_ms < delay_ms / 2) return most;
+        r->round_ms = now;
         n = coalesce_first(&r->core);
-    for (int i = 0; i < LOOK_NODES && n; i++, n = coalesce_next(&r->core, n)) {
+    } else if (n >= r->core.node_fresh || !(coalesce_is_hole(&r->core, n) || coalesce_is_used(&r->core, n))) {
+        n = coalesce_first(&r->core); /* the node is gone: begin again */
+    }
+    for (; most > 0 && n; most--, n = coalesce_next(&r->core, n)) {
         if (!coalesce_is_hole(&r->core, n)) continue;
         size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
         m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n), true);
     }
     r->look = n;
-    return n == 0;
+    return most;
 }
 
-void medium_tick(medium *m, uint32_t delay_ms)
+void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort)
 {
+    enum { PAGES = 4, NODES = 64 };
     if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
     uint64_t now = os_now_ms();
     m->checked_ms = now;
-    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, 4);
+    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, PAGES * effort);
     bool holes = provider_can(m->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(m->provider) <= CHUNK_BYTES;
-    for (uint32_t i = 0; holes && i < MEDIUM_TIERS; i++) {
-        uint32_t t = m->look_tier;
-        m->look_tier = (t + 1) % MEDIUM_TIERS;
-        if (!m->ranges[t]) continue;
-        look_at_holes(m, m->ranges[t]);
-        break;
-    }
+    uint32_t most = holes ? NODES * effort : 0;
+    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
+        for (medium_range *r = m->ranges[t]; r && most > 0; r = r->next)
+            most = look_at_holes(m, r, (uint32_t)now, delay_ms, most);
     leave(m);
 }
 

@@ -69,7 +69,8 @@ typedef struct medium_range {
     medium_page *pages;
     uint64_t *touched;
     uint64_t *recent;   /* likewise: a block lay on it since medium_tick last looked */
-    uint32_t look;      /* node where medium_tick goes on; may be stale */
+    uint32_t look;      /* node where medium_tick goes on, may be stale; 0 = the round is over */
+    uint32_t round_ms;  /* when it began */
     void *tables;       /* the three above and the core's nodes, one reservation */
     size_t table_bytes;
     char *nodes_at;     /* where the core's parts live: part i at nodes_at + i * node_part_bytes */
@@ -102,7 +103,6 @@ typedef struct medium {
     medium_range *ranges[MEDIUM_TIERS];
     medium_page *empty_head, *empty_tail; /* committed pages without a block, most recently emptied first */
     size_t cached, committed;
-    uint32_t look_tier; /* whose holes medium_tick looks at next */
     uint64_t given_back, checked_ms;
     size_t used, used_peak; /* bytes in blocks; for reports, like the two below */
     uint64_t allocs, frees;
@@ -186,8 +186,9 @@ static inline const void *medium_site(const medium_range *r, uint32_t node)
 
 size_t medium_trim(medium *m, size_t keep_bytes);
 /* Gives back a few pages that have been empty for delay_ms, and looks into a few holes between blocks: a 64 KiB piece
- * that no block has lain on since the last look goes back. Bounded work; does nothing while somebody else is at it. */
-void medium_tick(medium *m, uint32_t delay_ms);
+ * that no block has lain on since the last look goes back; looks begin at least delay_ms / 2 after each other. Work is
+ * bounded by effort, 1 for what an allocation may cost; nothing is done while somebody else is at it. */
+void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort);
 void medium_destroy(medium *m);
 bool medium_check(medium *m);
 /* O(ranges + holes). Of a medium of another thread (single_thread) only what its counters say. */

@@ -144,7 +144,7 @@ size_t acre_trim(size_t keep_bytes)
 
 void acre_heap_tick(acre_heap *heap)
 {
-    if (heap) heap_tick(heap, heap->policy.delay_ms);
+    if (heap) heap_tick(heap, heap->policy.delay_ms, 1);
 }
 
 typedef struct visit_request {

@@ -6,6 +6,7 @@
 
 #include "api/start.h"
 #include "debug/report.h"
+#include "heap/background.h"
 #include "heap/heap.h"
 
 const char start_anchor = 0;
@@ -14,6 +15,7 @@ __attribute__((constructor(101))) static void start(void)
 {
     (void)pthread_atfork(heap_fork_prepare, heap_fork_parent, heap_fork_child);
     report_prepare();
+    if (heap_process()) background_start();
 }
 
 /* After the program's exit handlers and destructors; other libraries' may still come. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "heap/background.h"
 #include "heap/observed.h"
 #include "heap/threads.h"
 #include "os/os.h"
@@ -232,7 +233,7 @@ static ACRE_NOINLINE void make_up_for_fresh(acre_heap *h, thread_cache *tc)
     enum { A_MOMENT_MS = 20 };
     tc->fresh_seen = atomic_load_explicit(&h->account.fresh, memory_order_relaxed);
     thread_cache_drain(tc);
-    heap_tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms);
+    heap_tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms, 1);
 }
 
 void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void *site, acre_status *why)
@@ -416,12 +417,12 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
     return q;
 }
 
-void heap_tick(acre_heap *h, uint32_t delay_ms)
+void heap_tick(acre_heap *h, uint32_t delay_ms, uint32_t effort)
 {
     enum { AGE_PAGES = 8 };
-    fsa_age(&h->fsa, (uint32_t)os_now_ms(), delay_ms, AGE_PAGES);
-    page_pool_tick(h->fsa.pool, delay_ms);
-    medium_tick(&h->medium, delay_ms);
+    fsa_age(&h->fsa, (uint32_t)os_now_ms(), delay_ms, AGE_PAGES * effort);
+    for (uint32_t i = 0; i < effort && page_pool_tick(h->fsa.pool, delay_ms); i++) {}
+    medium_tick(&h->medium, delay_ms, effort);
     large_tick(&h->large);
 }
 
@@ -490,6 +491,7 @@ void heap_fork_child(void)
     lock_reset(&init_lock);
     if (!heap_process_exists()) return;
     for_locks(lock_reset);
+    background_reset_in_child();
     threads_reset_in_child();
     threads_adopt_in_child();
 }

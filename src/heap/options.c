@@ -82,6 +82,7 @@ void options_read(void)
     read_bytes("ACRE_BUDGET", &o->budget_bytes);
     read_milliseconds("ACRE_PURGE_DELAY_MS", &o->purge_delay_ms);
     if (!read_flag("ACRE_FILL", &o->fill)) complain("ACRE_FILL", getenv("ACRE_FILL"));
+    if (!read_flag("ACRE_BACKGROUND", &o->background)) complain("ACRE_BACKGROUND", getenv("ACRE_BACKGROUND"));
     const char *stats = getenv("ACRE_STATS");
     if (stats && strcmp(stats, "json") == 0) o->stats = o->stats_json = true;
     else if (!read_flag("ACRE_STATS", &o->stats)) complain("ACRE_STATS", stats);

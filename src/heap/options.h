@@ -19,6 +19,7 @@ typedef struct process_options {
     size_t budget_bytes;       /* ACRE_BUDGET */
     uint32_t purge_delay_ms;   /* ACRE_PURGE_DELAY_MS */
     bool fill;                 /* ACRE_FILL */
+    bool background;           /* ACRE_BACKGROUND */
     bool stats;                /* ACRE_STATS */
     bool stats_json;           /* ACRE_STATS=json */
     const char *stats_file;    /* ACRE_STATS_FILE; %p is the process id; NULL = standard error */

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "heap/background.h"
 #include "heap/heap.h"
 #include "page/arena.h"
 
@@ -130,7 +131,8 @@ void thread_cache_age(thread_cache *tc)
     }
     tc->missed = 0;
     tc->misses = 0;
-    heap_tick(tc->heap, tc->heap->policy.delay_ms);
+    heap_tick(tc->heap, tc->heap->policy.delay_ms, 1);
+    background_start(); /* again, in the child of a fork */
 }
 
 void thread_cache_drain(thread_cache *tc)

@@ -207,16 +207,17 @@ void page_pool_give(page_pool *pool, uint32_t page)
     if (n) decommit_batch(pool, batch, n);
 }
 
-void page_pool_tick(page_pool *pool, uint32_t delay_ms)
+bool page_pool_tick(page_pool *pool, uint32_t delay_ms)
 {
     uint32_t batch[PURGE_BATCH];
-    if (!can_purge(pool)) return;
+    if (!can_purge(pool)) return false;
     uint64_t now = os_now_ms();
     lock_acquire(&pool->lock);
     pool->checked_ms = now;
     unsigned n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, delay_ms, batch);
     lock_release(&pool->lock);
     if (n) decommit_batch(pool, batch, n);
+    return n > 0;
 }
 
 /* What is committed in the region of pages [first, end) and was never handed out: pages ahead, and page 0 of the space.

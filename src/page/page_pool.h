@@ -54,8 +54,8 @@ void page_pool_give(page_pool *pool, uint32_t page);
 /* Gives dirty pages back until at most keep_bytes are cached, and regions without a page in use to the space. Returns
  * the bytes given back. O(dirty pages). */
 size_t page_pool_trim(page_pool *pool, size_t keep_bytes);
-/* Gives back what has been free for delay_ms; a few pages at most. Cheap when there is nothing to do. */
-void page_pool_tick(page_pool *pool, uint32_t delay_ms);
+/* Gives back what has been free for delay_ms; a few pages at most. False: there was nothing to do; then it is cheap. */
+bool page_pool_tick(page_pool *pool, uint32_t delay_ms);
 /* Gives back everything, used or not. No page of the pool may be in use by anybody. */
 void page_pool_destroy(page_pool *pool);
 /* The end of what was ever handed out of the pool's region that ends at page region_end. */

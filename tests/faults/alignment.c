@@ -50,7 +50,10 @@ int main(void)
     keep(pvalloc(0), 1, 4096);
     for (size_t align = 4096; align <= (size_t)1 << 30; align *= 2) {
         void *p[4];
-        for (int i = 0; i < 4; i++) CHECK((p[i] = aligned_alloc(align, 33 << 20)) != NULL && (uintptr_t)p[i] % align == 0);
+        for (int i = 0; i < 4; i++) {
+            p[i] = aligned_alloc(align, 33 << 20);
+            CHECK(p[i] != NULL && (uintptr_t)p[i] % align == 0);
+        }
         for (int i = 0; i < 4; i++) free(p[i]);
     }
     return 0;

@@ -46,6 +46,7 @@ int main(void)
     CHECK(probe_aborts(twice_in_a_row, "the block is free already"));
     CHECK(probe_aborts(after_a_trim, "the block is free already"));
     CHECK(probe_aborts(moved_by_realloc, "the block is free already"));
-    CHECK(probe_aborts(beyond_the_slots, "acre: free(0x")); /* its addresses are gone: all we know is that it is none of ours */
+    /* Its addresses are gone: all that acre knows is that it is none of its own. */
+    CHECK(probe_aborts(beyond_the_slots, "acre: free(0x"));
     return 0;
 }

@@ -20,8 +20,8 @@ int main(void)
 {
     void *p = malloc(1);
     CHECK(acre_owner(p) == acre_heap_process());
-    const size_t sizes[][2] = {{16, 100}, {100, 5000}, {5000, 100}, {5000, 300000}, {300000, 5 << 20}, {60 << 20, 100 << 20},
-                               {40 << 20, 100}};
+    const size_t sizes[][2] = {{16, 100},         {100, 5000},           {5000, 100},    {5000, 300000},
+                               {300000, 5 << 20}, {60 << 20, 100 << 20}, {40 << 20, 100}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         from = sizes[i][0];
         to = sizes[i][1];

@@ -1,5 +1,5 @@
-/* free_interior: a pointer into a block is no block. Over 4 KiB it is refused at once; a small one goes into the thread's
- * magazine like any other and is refused when it leaves it, at the latest when the thread ends or trims. */
+/* free_interior: a pointer into a block is no block. Over 4 KiB it is refused at once; a small one goes into the
+ * thread's magazine like any other and is refused when it leaves it, at the latest when the thread ends or trims. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 

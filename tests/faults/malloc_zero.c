@@ -1,4 +1,5 @@
-/* malloc_zero: a request for nothing is a block of its own that can be freed; free(NULL) is nothing; realloc to 0 frees. */
+/* malloc_zero: a request for nothing is a block of its own that can be freed; free(NULL) is nothing; realloc to 0
+ * frees. */
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <stdlib.h>

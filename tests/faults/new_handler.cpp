@@ -70,7 +70,8 @@ int main()
 
     CHECK(throws_bad_alloc([] { ::operator delete(::operator new(too_much)); }));
     CHECK(throws_bad_alloc([] { ::operator delete[](::operator new[](too_much)); }));
-    CHECK(throws_bad_alloc([] { ::operator delete(::operator new(too_much, std::align_val_t(64)), std::align_val_t(64)); }));
+    const auto wide = std::align_val_t(64);
+    CHECK(throws_bad_alloc([=] { ::operator delete(::operator new(too_much, wide), wide); }));
     CHECK(throws_bad_alloc([] { delete[] new char[too_much]; }));
     CHECK(::operator new(too_much, std::nothrow) == nullptr);
     CHECK(::operator new[](too_much, std::nothrow) == nullptr);
@@ -105,10 +106,10 @@ int main()
             ::operator delete(p, size, std::align_val_t(align));
             ::operator delete[](q, std::align_val_t(align), std::nothrow);
         }
-    Wide *wide = new Wide, *many = new Wide[100];
-    CHECK(reinterpret_cast<std::uintptr_t>(wide) % 256 == 0 && reinterpret_cast<std::uintptr_t>(many) % 256 == 0);
+    Wide *single = new Wide, *many = new Wide[100];
+    CHECK(reinterpret_cast<std::uintptr_t>(single) % 256 == 0 && reinterpret_cast<std::uintptr_t>(many) % 256 == 0);
     CHECK(Wide::alive == 101);
-    delete wide;
+    delete single;
     delete[] many;
     CHECK(Wide::alive == 0);
 
@@ -126,8 +127,9 @@ int main()
     }
 
     std::vector<std::unique_ptr<std::string>> strings;
-    for (std::size_t i = 0; i < 20000; i++) strings.push_back(std::make_unique<std::string>(i % 500, char('a' + i % 26)));
-    for (std::size_t i = 0; i < strings.size(); i++) CHECK(*strings[i] == std::string(i % 500, char('a' + i % 26)));
+    const auto text = [](std::size_t i) { return std::string(i % 500, char('a' + i % 26)); };
+    for (std::size_t i = 0; i < 20000; i++) strings.push_back(std::make_unique<std::string>(text(i)));
+    for (std::size_t i = 0; i < strings.size(); i++) CHECK(*strings[i] == text(i));
     strings.clear();
     CHECK(acre_heap_check(acre_heap_process()));
     return 0;

@@ -1,5 +1,5 @@
-/* overflow: sizes that cannot be are refused with null and ENOMEM, alignments that cannot be with EINVAL; the block of a
- * realloc that failed is as it was. */
+/* overflow: sizes that cannot be are refused with null and ENOMEM, alignments that cannot be with EINVAL; the block
+ * of a realloc that failed is as it was. */
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
-/* thread_exit_frees: destructors of thread-local data allocate and free before acre's own has run and after it, in every
- * round that POSIX grants; and thousands of threads that end leave nothing behind. */
+/* thread_exit_frees: destructors of thread-local data allocate and free before acre's own has run and after it, in
+ * every round that POSIX grants; and thousands of threads that end leave nothing behind. */
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <pthread.h>

@@ -57,7 +57,11 @@ static bool fake_commit(void *address, size_t bytes)
     return real.commit(address, bytes);
 }
 
-static bool fake_decommit(void *address, size_t bytes) { return !must_fail(FAKE_DECOMMIT) && real.decommit(address, bytes); }
+static bool fake_decommit(void *address, size_t bytes)
+{
+    return !must_fail(FAKE_DECOMMIT) && real.decommit(address, bytes);
+}
+
 static uint64_t fake_now_ms(void) { return atomic_load(&now); }
 
 void fake_os_install(void)
@@ -114,7 +118,8 @@ static bool refuses(fake_provider *p)
 static size_t file(void *address, size_t bytes, bool committed)
 {
     size_t changed = 0;
-    size_t first = space_offset(address) >> CHUNK_SHIFT, end = (space_offset(address) + bytes + CHUNK_BYTES - 1) >> CHUNK_SHIFT;
+    size_t first = space_offset(address) >> CHUNK_SHIFT;
+    size_t end = align_up(space_offset(address) + bytes, CHUNK_BYTES) >> CHUNK_SHIFT;
     for (size_t i = first; i < end; i++) {
         changed += ledger[i] != committed ? CHUNK_BYTES : 0;
         ledger[i] = committed;

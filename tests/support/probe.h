@@ -1,7 +1,7 @@
 /* probe: small tools that tests share: look at memory without touching it, run something in a child, fail loudly.
  *
- * Everything is static inline, so that unit tests and the programs of faults/ can use it without a library. CHECK is for
- * places where cmocka's assertions do not work: children, threads, plain programs. */
+ * Everything is static inline, so that unit tests and the programs of faults/ can use it without a library. CHECK is
+ * for places where cmocka's assertions do not work: children, threads, plain programs. */
 #ifndef ACRE_TESTS_PROBE_H
 #define ACRE_TESTS_PROBE_H
 
@@ -140,7 +140,8 @@ static inline bool probe_aborts(void (*body)(void), const char *text)
     close(ends[1]);
     char said[1024];
     size_t n = 0;
-    for (ssize_t got; n < sizeof said - 1 && (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0;) n += (size_t)got;
+    const size_t room = sizeof said - 1;
+    for (ssize_t got; n < room && (got = read(ends[0], said + n, room - n)) > 0;) n += (size_t)got;
     said[n] = 0;
     close(ends[0]);
     int status = 0;

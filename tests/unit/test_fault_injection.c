@@ -1,8 +1,8 @@
-/* test_fault_injection: a script of everything that a heap can do, with each call to the system, or to a provider, failing
- * in turn: the first, the second, … until a run meets no failure; once alone and once with all that follow.
+/* test_fault_injection: a script of everything that a heap can do, with each call to the system, or to a provider,
+ * failing in turn: the first, the second, … until a run meets no failure; once alone and once with all that follow.
  *
- * What must hold each time: an allocation that fails says NO_MEMORY and ENOMEM and has changed nothing; what lives keeps
- * its contents; every structure is in order; and when all is freed nothing is in use. */
+ * What must hold each time: an allocation that fails says NO_MEMORY and ENOMEM and has changed nothing; what lives
+ * keeps its contents; every structure is in order; and when all is freed nothing is in use. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <setjmp.h>

@@ -18,8 +18,8 @@
 #include "page/fill.h"
 #include "probe.h"
 
-static const size_t SIZES[] = {0,     1,      8,       9,       16,       64,       65,       128,       1000,     4096,
-                               4097,  5000,   65536,   131072,  131073,   1 << 20,  3 << 20,  32 << 20,  33 << 20, 70 << 20};
+static const size_t SIZES[] = {0,    1,    8,     9,      16,     64,      65,      128,      1000,     4096,
+                               4097, 5000, 65536, 131072, 131073, 1 << 20, 3 << 20, 32 << 20, 33 << 20, 70 << 20};
 enum { SIZE_COUNT = sizeof SIZES / sizeof *SIZES };
 
 static size_t arena_used(void)
@@ -114,7 +114,8 @@ static void every_option_in_its_bounds_works(void **state)
         {.small_size_max = 5000, .classes_per_doubling = 8},
         {.named_align = 64 << 10},
         {.purge_delay_ms = 1, .cache_bytes_max = 1, .magazine_bytes_max = 1, .thread_bytes_max = 1},
-        {.purge_delay_ms = UINT32_MAX, .cache_bytes_max = SIZE_MAX, .magazine_bytes_max = SIZE_MAX, .thread_bytes_max = SIZE_MAX},
+        {.purge_delay_ms = UINT32_MAX, .cache_bytes_max = SIZE_MAX},
+        {.magazine_bytes_max = SIZE_MAX, .thread_bytes_max = SIZE_MAX},
         {.single_thread = true},
         {.fill = true},
     };
@@ -284,7 +285,8 @@ static void realloc_keeps_contents_over_all_boundaries_both_ways(void **state)
             assert_non_null(q);
             assert_int_equal(why, ACRE_OK);
             assert_true(acre_usable_size(q) >= SIZES[to]);
-            assert_true(probe_stamped(q, SIZES[from], SIZES[from] < SIZES[to] ? SIZES[from] : SIZES[to], (unsigned)from));
+            size_t both = SIZES[from] < SIZES[to] ? SIZES[from] : SIZES[to];
+            assert_true(probe_stamped(q, SIZES[from], both, (unsigned)from));
             if (q != p) assert_true(acre_owner(p) != heap || SIZES[from] <= 4096); /* small ones wait in the magazine */
             give(heap, q);
         }
@@ -559,7 +561,8 @@ static void two_hundred_heaps_live_side_by_side(void **state)
         }
         for (int i = 0; i < HEAPS; i++) {
             assert_ptr_equal(acre_owner(small[i]), heap[i]);
-            assert_true(probe_stamped(small[i], 200, 200, (unsigned)i) && probe_stamped(medium[i], 9000, 9000, (unsigned)i));
+            assert_true(probe_stamped(small[i], 200, 200, (unsigned)i));
+            assert_true(probe_stamped(medium[i], 9000, 9000, (unsigned)i));
             assert_int_equal(acre_heap_free(heap[(i + 1) % HEAPS], small[i]), ACRE_FOREIGN_POINTER);
         }
         for (int i = 0; i < HEAPS; i += 2) destroy(heap[i]);
@@ -611,7 +614,8 @@ static void over_budget_asks_the_owner_and_tries_once_more(void **state)
         void *p = acre_heap_alloc(heap, size, 0, &why);
         assert_non_null(p);
         assert_true(s.calls == 1 && s.asked == size && s.count == 2);
-        assert_null(acre_heap_alloc(heap, sizes[i] * 3, 0, &why)); /* one free is not enough, and there is no third try */
+        /* One free is not enough, and there is no third try. */
+        assert_null(acre_heap_alloc(heap, sizes[i] * 3, 0, &why));
         assert_true(why == ACRE_OVER_BUDGET && s.calls == 2);
         s.count = 0;
         assert_null(acre_heap_alloc(heap, sizes[i] * 4, 0, &why)); /* it says no */
@@ -692,7 +696,8 @@ static void clear_values_tell_what_memory_is(void **state)
         char *p = take(heap, 100);
         char *page = (char *)((uintptr_t)p & ~(uintptr_t)65535);
         bool untouched = false;
-        for (size_t at = 0; at < 65536; at += 4096) untouched = untouched || probe_all_bytes(page + at, FILL_MEMORY_ALLOCATED, 1024);
+        for (size_t at = 0; at < 65536; at += 4096)
+            untouched = untouched || probe_all_bytes(page + at, FILL_MEMORY_ALLOCATED, 1024);
         assert_true(untouched);
         give(heap, p);
         acre_heap_trim(heap, SIZE_MAX);
@@ -780,7 +785,8 @@ static void threads_make_and_destroy_heaps_at_once(void **state)
 {
     (void)state;
     pthread_t t[4];
-    for (uintptr_t i = 0; i < 4; i++) assert_int_equal(pthread_create(&t[i], NULL, creates_and_destroys, (void *)(i + 1)), 0);
+    for (uintptr_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, creates_and_destroys, (void *)(i + 1)), 0);
     for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
     assert_true(acre_heap_check(acre_heap_process()));
 }

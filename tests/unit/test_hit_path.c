@@ -1,7 +1,8 @@
-/* test_hit_path: the hit path of malloc and free is as short as api/malloc.c says, counted in the library that was built.
+/* test_hit_path: the hit path of malloc and free is as short as api/malloc.c says, counted in the library that was
+ * built.
  *
- * objdump disassembles libacre.so; counted are the instructions from the entry of a function to its first ret, which is
- * the straight line that a hit takes. Only for optimised builds on x86-64; others skip. */
+ * objdump disassembles libacre.so; counted are the instructions from the entry of a function to its first ret, which
+ * is the straight line that a hit takes. Only for optimised builds on x86-64; others skip. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -60,7 +61,8 @@ static void takes_at_most(const char *function, int most)
 {
     int count = count_to_ret(function, false);
     if (count > most) count_to_ret(function, true);
-    if (count == 0 || count > most) fail_msg("%s: %d instructions from its entry to its first ret, not %d", function, count, most);
+    if (count == 0 || count > most)
+        fail_msg("%s: %d instructions from its entry to its first ret, not %d", function, count, most);
 }
 
 static void a_hit_in_malloc_takes_14_instructions(void **state)

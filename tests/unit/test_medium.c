@@ -1,4 +1,5 @@
-/* test_medium: best fit on pages that come and go: reuse, known zeroes, resize in place, alignment, memory given back. */
+/* test_medium: best fit on pages that come and go: reuse, known zeroes, resize in place, alignment, memory given
+ * back. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <setjmp.h>
@@ -232,10 +233,10 @@ static void empty_pages_go_back_by_age_and_by_budget(void **state)
     memset(p, 1, 8 * MIB);
     give(p);
     fake_os_advance_ms(499);
-    medium_tick(&m, m.policy.delay_ms);
+    medium_tick(&m, m.policy.delay_ms, 1);
     assert_int_equal(probe_resident(p, 8 * MIB), 8 * MIB);
     fake_os_advance_ms(1);
-    for (int i = 0; i < 4; i++) medium_tick(&m, m.policy.delay_ms); /* a little at a time */
+    for (int i = 0; i < 4; i++) medium_tick(&m, m.policy.delay_ms, 1); /* a little at a time */
     assert_int_equal(probe_resident(p, 8 * MIB), 0);
     assert_int_equal(usage().cached, 0);
     m.policy = (page_policy){.delay_ms = UINT32_MAX, .cache_bytes_max = 4 * MIB};
@@ -256,7 +257,9 @@ static void ranges_grow_by_spaces_and_return_to_the_space(void **state)
     uint32_t regions = space_regions_in_use(REGION_MEDIUM);
     assert_int_equal(regions, 4 * 3);
     assert_true(medium_range_of(p[0]) != medium_range_of(p[BLOCKS - 1]));
-    assert_true(medium_range_of(small)->tier == 0 && medium_range_of(p[0])->tier == 1 && medium_range_of(big)->tier == 2);
+    assert_int_equal(medium_range_of(small)->tier, 0);
+    assert_int_equal(medium_range_of(p[0])->tier, 1);
+    assert_int_equal(medium_range_of(big)->tier, 2);
     for (int i = 0; i < BLOCKS; i++) give(p[i]);
     give(small);
     medium_trim(&m, 0);
@@ -321,7 +324,7 @@ static void *wrong_thread(void *p)
     CHECK(medium_alloc(&m, 10000, 0, false, NULL) == NULL);
     CHECK(medium_free(&m, p) == ACRE_WRONG_THREAD);
     CHECK(!medium_resize(&m, p, 20000));
-    medium_tick(&m, m.policy.delay_ms);
+    medium_tick(&m, m.policy.delay_ms, 1);
     return NULL;
 }
 

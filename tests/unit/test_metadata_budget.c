@@ -51,8 +51,9 @@ static void stays_in_its_budget(size_t size)
     size_t rss_end = os_resident_bytes();
 
     print_message("%zu blocks of %zu bytes: %zu KiB became resident (%.3f%%), %zu KiB of tables and arena (%.3f%%); "
-                  "at the end %ld KiB more than at the start\n", count, size, rss / KIB, 100.0 * (double)rss / LIVE_BYTES,
-                  used / KIB, 100.0 * (double)used / LIVE_BYTES, ((long)rss_end - (long)rss_start) / 1024);
+                  "at the end %ld KiB more than at the start\n",
+                  count, size, rss / KIB, 100.0 * (double)rss / LIVE_BYTES, used / KIB,
+                  100.0 * (double)used / LIVE_BYTES, ((long)rss_end - (long)rss_start) / 1024);
     munmap(block, count * sizeof *block);
     assert_true(rss * 50 <= LIVE_BYTES);
     assert_true(used * 50 <= LIVE_BYTES);

@@ -1,5 +1,5 @@
-/* test_thread_cache: what threads keep is bounded in bytes, is used again, and comes back when a thread dies, at whatever
- * moment. */
+/* test_thread_cache: what threads keep is bounded in bytes, is used again, and comes back when a thread dies, at
+ * whatever moment. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <semaphore.h>
@@ -66,7 +66,10 @@ static void *uses_every_size(void *unused)
     (void)unused;
     void *p[300];
     for (int round = 0; round < 3; round++) {
-        for (int i = 0; i < 300; i++) CHECK((p[i] = acre_heap_alloc(heap, (size_t)i * i * (round == 2 ? 4 : 1), 0, NULL)) != NULL);
+        for (int i = 0; i < 300; i++) {
+            p[i] = acre_heap_alloc(heap, (size_t)i * i * (round == 2 ? 4 : 1), 0, NULL);
+            CHECK(p[i] != NULL);
+        }
         for (int i = 0; i < 300; i++) CHECK(acre_heap_free(heap, p[i]) == ACRE_OK);
     }
     return NULL;
