@@ -14,7 +14,6 @@ typedef struct account {
     _Atomic size_t bytes;
     _Atomic size_t peak;
     _Atomic size_t budget; /* 0 = none; may be changed at any time */
-    _Atomic size_t fresh;  /* bytes that had no memory behind them when they were handed out, ever; roughly */
 } account;
 
 static inline bool account_charge(account *a, size_t bytes)
@@ -35,12 +34,6 @@ static inline bool account_charge(account *a, size_t bytes)
 static inline void account_credit(account *a, size_t bytes)
 {
     atomic_fetch_sub_explicit(&a->bytes, bytes, memory_order_relaxed);
-}
-
-/* Memory is about to be touched that costs page faults; heap/heap.c looks for some to give back instead. */
-static inline void account_fresh(account *a, size_t bytes)
-{
-    atomic_fetch_add_explicit(&a->fresh, bytes, memory_order_relaxed);
 }
 
 static inline bool account_has_room(const account *a, size_t bytes)

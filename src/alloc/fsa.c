@@ -6,6 +6,7 @@
 #include "os/misuse.h"
 #include "os/os.h"
 #include "page/arena.h"
+#include "page/resident.h"
 
 /* Holes inside of pages are given back in pieces of 4 KiB, the smallest OS page there is; 16 bits tell of them. */
 #define PURGE_BYTES ((size_t)4096)
@@ -131,7 +132,6 @@ static uint32_t take_page(fsa *f, uint32_t c)
     if (!account_charge(f->account, CHUNK_BYTES)) return 0;
     uint32_t page = page_pool_take(f->pool, &zeroed);
     if (!page) goto credit;
-    if (zeroed) account_fresh(f->account, CHUNK_BYTES);
     page_record *r = fsa_record(page);
     const uint32_t words = f->sizes->words[c];
     _Atomic uint64_t *bits = r->bits;
@@ -250,6 +250,14 @@ static uint32_t os_pages_of_word(const fsa *f, uint32_t c, uint32_t word)
     return (uint32_t)(bits_mask((unsigned)last + 1) & ~bits_mask((unsigned)first));
 }
 
+/* Blocks of this word are about to be used: what was given back beneath them will be faulted in. */
+static void take_purged(const fsa *f, uint32_t c, page_record *r, uint32_t word)
+{
+    uint32_t back = r->purged & os_pages_of_word(f, c, word);
+    r->purged = (uint16_t)(r->purged & ~back);
+    resident_add(bits_count(back) * PURGE_BYTES);
+}
+
 /* A word of blocks that were in use before: their memory is there already. */
 static bool take_recycled(fsa *f, uint32_t c, fsa_source *source, uint32_t page)
 {
@@ -262,7 +270,7 @@ static bool take_recycled(fsa *f, uint32_t c, fsa_source *source, uint32_t page)
         atomic_store_explicit(&r->hint, (uint16_t)(i + 1), memory_order_relaxed); /* before: a return after the take lowers it */
         set_pending(f, c, source, page, i, word_take(&bits[i], used));
         if (!source->pending) continue;
-        if (r->purged) r->purged &= (uint16_t)~os_pages_of_word(f, c, i);
+        if (r->purged) take_purged(f, c, r, i);
         return true;
     }
     return false;
@@ -470,6 +478,7 @@ static size_t purge_page_holes(fsa *f, uint32_t c, uint32_t page)
         i += n + 1;
     }
     atomic_fetch_add_explicit(&f->kinds[fsa_kind_of(f->sizes, c)].holes_given_back, bytes, memory_order_relaxed);
+    resident_sub(bytes);
     return bytes;
 }
 

@@ -6,6 +6,7 @@
 #include "os/os.h"
 #include "page/arena.h"
 #include "page/fill.h"
+#include "page/resident.h"
 
 static const struct tier {
     uint32_t granule_log2;
@@ -29,6 +30,11 @@ void medium_tier(uint32_t t, size_t *size_max, size_t *granule)
     *size_max = tiers[t].size_max;
     *granule = (size_t)1 << tiers[t].granule_log2;
 }
+
+/* Holes below this size stay when there is too much memory under holes: giving them back would cost more calls. */
+#define PURGE_HOLE_BYTES (256 * KIB)
+
+static size_t limit(const medium *m) { return page_policy_limit(&m->policy, m->used); }
 
 static void enter(medium *m)
 {
@@ -196,6 +202,8 @@ static size_t untouch(medium_range *r, size_t from, size_t to)
         if (r->touched[i >> 6] & bit) bytes += CHUNK_BYTES;
         r->touched[i >> 6] &= ~bit;
     }
+    r->owner->touched -= bytes;
+    resident_sub(bytes);
     return bytes;
 }
 
@@ -362,7 +370,9 @@ static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
         r->touched[w] |= mask;
         r->recent[w] |= mask;
     }
-    if (fresh) account_fresh(r->owner->account, (size_t)fresh << CHUNK_SHIFT);
+    if (!fresh) return;
+    r->owner->touched += (size_t)fresh << CHUNK_SHIFT;
+    resident_add((size_t)fresh << CHUNK_SHIFT);
 }
 
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
@@ -406,6 +416,41 @@ out:
     return p;
 }
 
+/* Did a block lie on this piece since the last look? Forgets it. */
+static bool take_recent(medium_range *r, size_t at)
+{
+    uint64_t bit = (uint64_t)1 << ((at >> CHUNK_SHIFT) & 63), *word = &r->recent[at >> (CHUNK_SHIFT + 6)];
+    bool was = (*word & bit) != 0;
+    *word &= ~bit;
+    return was;
+}
+
+/* The touched 64 KiB pieces of a hole go back while the pages around them stay. */
+static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to, bool second_chance)
+{
+    size_t bytes = 0;
+    from = align_up(from, CHUNK_BYTES);
+    to = align_down(to, CHUNK_BYTES);
+    for (size_t at = from; at < to;) {
+        size_t end = at;
+        while (end < to && is_touched(r, end) && !(second_chance && take_recent(r, end))) end += CHUNK_BYTES;
+        if (end == at) {
+            at += CHUNK_BYTES;
+            continue;
+        }
+        if (provider_decommit(m->provider, r->base + at, end - at) &&
+            provider_commit(m->provider, r->base + at, end - at))
+            bytes += untouch(r, at, end);
+        at = end;
+    }
+    return bytes;
+}
+
+static bool can_purge_holes(const medium *m)
+{
+    return provider_can(m->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(m->provider) <= CHUNK_BYTES;
+}
+
 acre_status medium_free(medium *m, void *p)
 {
     if (wrong_thread(m)) return ACRE_WRONG_THREAD;
@@ -422,14 +467,19 @@ acre_status medium_free(medium *m, void *p)
     }
     size_t size = medium_block_bytes(r, node);
     atomic_store_explicit(&medium_handle_of(r, p)->block, 0, memory_order_relaxed);
-    coalesce_free(&r->core, node);
+    uint32_t hole = coalesce_free(&r->core, node);
     m->frees++;
     count_used(m, 0, size);
     leave_pages(m, r, from, from + size);
+    /* Too much of the memory under holes: the one that just became larger goes, unless it is small. */
+    if (m->touched - m->used > limit(m) && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
+        size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
+        m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
+    }
     uint64_t now = os_now_ms();
-    if (m->cached > m->policy.cache_bytes_max || now - m->checked_ms >= m->policy.delay_ms / 8) {
+    if (m->cached > limit(m) || now - m->checked_ms >= m->policy.delay_ms / 8) {
         m->checked_ms = now;
-        give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, 8);
+        give_back(m, limit(m), (uint32_t)now, m->policy.delay_ms, 8);
     }
     leave(m);
     account_credit(m->account, size);
@@ -483,36 +533,6 @@ out:
 
 /* --- the whole of it -------------------------------------------------------------------------------------------- */
 
-/* Did a block lie on this piece since the last look? Forgets it. */
-static bool take_recent(medium_range *r, size_t at)
-{
-    uint64_t bit = (uint64_t)1 << ((at >> CHUNK_SHIFT) & 63), *word = &r->recent[at >> (CHUNK_SHIFT + 6)];
-    bool was = (*word & bit) != 0;
-    *word &= ~bit;
-    return was;
-}
-
-/* The touched 64 KiB pieces of a hole go back while the pages around them stay. */
-static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to, bool second_chance)
-{
-    size_t bytes = 0;
-    from = align_up(from, CHUNK_BYTES);
-    to = align_down(to, CHUNK_BYTES);
-    for (size_t at = from; at < to;) {
-        size_t end = at;
-        while (end < to && is_touched(r, end) && !(second_chance && take_recent(r, end))) end += CHUNK_BYTES;
-        if (end == at) {
-            at += CHUNK_BYTES;
-            continue;
-        }
-        if (provider_decommit(m->provider, r->base + at, end - at) &&
-            provider_commit(m->provider, r->base + at, end - at))
-            bytes += untouch(r, at, end);
-        at = end;
-    }
-    return bytes;
-}
-
 size_t medium_trim(medium *m, size_t keep_bytes)
 {
     enter(m);
@@ -550,8 +570,9 @@ size_t medium_trim(medium *m, size_t keep_bytes)
     return bytes;
 }
 
-/* Part of a round over the holes of a range: second chance, as in a clock. Returns the nodes left of `most`. */
-static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t delay_ms, uint32_t most)
+/* Part of a round over the holes of a range: second chance, as in a clock. Stops when `most` nodes were looked at or the
+ * medium has given back `until` bytes. Returns the nodes left. */
+static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t delay_ms, uint32_t most, uint64_t until)
 {
     uint32_t n = r->look;
     if (n == 0) {
@@ -561,7 +582,7 @@ static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t
     } else if (n >= r->core.node_fresh || !(coalesce_is_hole(&r->core, n) || coalesce_is_used(&r->core, n))) {
         n = coalesce_first(&r->core); /* the node is gone: begin again */
     }
-    for (; most > 0 && n; most--, n = coalesce_next(&r->core, n)) {
+    for (; most > 0 && n && m->given_back < until; most--, n = coalesce_next(&r->core, n)) {
         if (!coalesce_is_hole(&r->core, n)) continue;
         size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
         m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n), true);
@@ -572,16 +593,16 @@ static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t
 
 void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort)
 {
-    enum { PAGES = 4, NODES = 64 };
+    enum { PAGES = 1, NODES = 64, BYTES = 256 * 1024 };
     if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
     uint64_t now = os_now_ms();
     m->checked_ms = now;
-    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, PAGES * effort);
-    bool holes = provider_can(m->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(m->provider) <= CHUNK_BYTES;
-    uint32_t most = holes ? NODES * effort : 0;
+    give_back(m, limit(m), (uint32_t)now, delay_ms, PAGES * effort);
+    uint32_t most = can_purge_holes(m) ? NODES * effort : 0;
+    uint64_t until = m->given_back + (uint64_t)BYTES * effort;
     for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-        for (medium_range *r = m->ranges[t]; r && most > 0; r = r->next)
-            most = look_at_holes(m, r, (uint32_t)now, delay_ms, most);
+        for (medium_range *r = m->ranges[t]; r && most > 0 && m->given_back < until; r = r->next)
+            most = look_at_holes(m, r, (uint32_t)now, delay_ms, most, until);
     leave(m);
 }
 

@@ -104,7 +104,8 @@ typedef struct medium {
     medium_page *empty_head, *empty_tail; /* committed pages without a block, most recently emptied first */
     size_t cached, committed;
     uint64_t given_back, checked_ms;
-    size_t used, used_peak; /* bytes in blocks; for reports, like the two below */
+    size_t touched;         /* bytes of 64 KiB pieces with memory behind them, roughly; >= used */
+    size_t used, used_peak; /* bytes in blocks; the peak is for reports, like the two below */
     uint64_t allocs, frees;
 } medium;
 

@@ -10,6 +10,7 @@
 #include "os/os.h"
 #include "page/arena.h"
 #include "page/direct.h"
+#include "page/resident.h"
 
 static lock init_lock; /* LOCK_RANK_INIT */
 static acre_heap process_heap;
@@ -49,7 +50,7 @@ static void set_up(acre_heap *h, const acre_heap_options *o, uint16_t number, bo
     h->fill = o->fill;
     h->observed = observed || o->fill;
     h->policy = (page_policy){.delay_ms = (uint32_t)or_default(o->purge_delay_ms, 500),
-                              .cache_bytes_max = or_default(o->cache_bytes_max, 64 * MIB),
+                              .cache_bytes_max = o->cache_bytes_max,
                               .fill = o->fill};
     h->magazine_bytes_max = or_default(o->magazine_bytes_max, 64 * KIB);
     h->thread_bytes_max = or_default(o->thread_bytes_max, 1 * MIB);
@@ -85,7 +86,7 @@ static bool process_init(void)
         .magazine_bytes_max = o->magazine_bytes_max,
         .thread_bytes_max = o->thread_bytes_max,
     };
-    page_policy policy = {.delay_ms = o->purge_delay_ms, .cache_bytes_max = or_default(o->cache_bytes_max, 64 * MIB)};
+    page_policy policy = {.delay_ms = o->purge_delay_ms, .cache_bytes_max = o->cache_bytes_max};
     page_pool_init(&flexible_pool, acre_provider_flexible(), policy);
     set_up(&process_heap, &options, HEAP_PROCESS, o->stats);
     atomic_store_explicit(&heaps[HEAP_PROCESS], &process_heap, memory_order_release);
@@ -224,14 +225,13 @@ static acre_status reason(const acre_heap *h, size_t size)
     return account_has_room(&h->account, size > CHUNK_BYTES ? size : CHUNK_BYTES) ? ACRE_NO_MEMORY : ACRE_OVER_BUDGET;
 }
 
-/* New memory was just handed out, which costs page faults; as much of the old may be lying about. What the thread keeps
- * of block sizes that it does not use now pins pages that could have served, and what another allocator has kept for
- * more than a moment goes back: its cost is a fraction of the faults'. So a program that changes from one kind of block
- * to another does not hold the memory of both. */
-static ACRE_NOINLINE void make_up_for_fresh(acre_heap *h, thread_cache *tc)
+/* acre holds more memory than ever. Some of it may be lying about: what the thread keeps of block sizes that it does not
+ * use now pins pages that could have served, and what another allocator has kept for more than a moment goes back, at a
+ * fraction of what the page faults of the growth cost. So a program that changes from one kind of block to another does
+ * not hold the memory of both. */
+static ACRE_NOINLINE void make_up_for_growth(acre_heap *h, thread_cache *tc)
 {
     enum { A_MOMENT_MS = 20 };
-    tc->fresh_seen = atomic_load_explicit(&h->account.fresh, memory_order_relaxed);
     thread_cache_drain(tc);
     heap_tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms, 1);
 }
@@ -264,8 +264,7 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
         }
         if (again) block = allocate(h, tc, size, align, zero, site);
     }
-    if (tc && atomic_load_explicit(&h->account.fresh, memory_order_relaxed) - tc->fresh_seen >= CHUNK_BYTES)
-        make_up_for_fresh(h, tc);
+    if (tc && unlikely(resident_grew(CHUNK_BYTES))) make_up_for_growth(h, tc);
     if (block) {
         *why = ACRE_OK;
         errno = saved;

@@ -7,12 +7,13 @@
 #include "heap/heap.h"
 #include "page/arena.h"
 
-enum { SLOTS_FIRST = 8, SLOTS_MAX = 512, AGE_EVERY = 256 };
+enum { SLOTS_FIRST = 8, SLOTS_MAX = 512, AGE_EVERY = 256, EFFORT_MAX = 8 };
 
 void thread_cache_init(thread_cache *tc, acre_heap *heap, bool observed)
 {
     tc->heap = heap;
     tc->medium_owner = &heap->medium;
+    tc->ticked_ms = os_now_ms();
     medium_cache_init(&tc->medium, heap->thread_bytes_max);
     tc->real = observed ? &tc->shadow : &tc->hit;
     _Static_assert(sizeof tc->class_of <= sizeof heap->sizes->of_eighths, "a part of the table");
@@ -70,6 +71,13 @@ static void count_miss(thread_cache *tc, uint32_t c)
     tc->missed |= (uint64_t)1 << c;
     tc->class_misses[c]++;
     if (++tc->misses >= AGE_EVERY) thread_cache_age(tc);
+    uint64_t now = os_now_ms();
+    if (now - tc->ticked_ms < tc->heap->policy.delay_ms / 8 + 1) return;
+    /* The longer nothing was aged, the more there may be. */
+    uint64_t effort = (now - tc->ticked_ms) / (tc->heap->policy.delay_ms / 8 + 1);
+    tc->ticked_ms = now;
+    heap_tick(tc->heap, tc->heap->policy.delay_ms, effort < EFFORT_MAX ? (uint32_t)effort : EFFORT_MAX);
+    background_start(); /* again, in the child of a fork */
 }
 
 void *thread_cache_take(thread_cache *tc, uint32_t c)
@@ -131,8 +139,6 @@ void thread_cache_age(thread_cache *tc)
     }
     tc->missed = 0;
     tc->misses = 0;
-    heap_tick(tc->heap, tc->heap->policy.delay_ms, 1);
-    background_start(); /* again, in the child of a fork */
 }
 
 void thread_cache_drain(thread_cache *tc)

@@ -66,10 +66,10 @@ typedef struct thread_cache {
     struct thread *thread;
     fsa_source source[MAGAZINES];
     size_t medium_bytes_seen; /* in the cache of larger blocks at the last look */
-    size_t fresh_seen;     /* account.fresh when it was last looked at */
     uint32_t drain_next;   /* class that thread_cache_drain looks at next */
     uint32_t activity[MAGAZINES]; /* what the class had done when it last looked: misses << 16 | blocks */
     uint16_t class_misses[MAGAZINES];
+    uint64_t ticked_ms;    /* when this thread last aged what the heap keeps */
     uint32_t misses;       /* refills and flushes since the last ageing */
     uint64_t missed;       /* bit c: class c had one of them */
     _Atomic uint32_t busy; /* inside of a slow path: after fork the child leaves such a cache alone */

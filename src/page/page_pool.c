@@ -5,6 +5,7 @@
 
 #include "os/os.h"
 #include "page/fill.h"
+#include "page/resident.h"
 
 enum { PURGE_BATCH = 16 };
 /* Where committing costs something it is done in pieces of this size. */
@@ -97,6 +98,7 @@ uint32_t page_pool_take(page_pool *pool, bool *zeroed)
 {
     lock_acquire(&pool->lock);
     uint32_t page = pool->dirty.head;
+    bool fresh = page == 0; /* no memory behind it yet */
     *zeroed = false;
     if (page) {
         list_remove(&pool->dirty, page);
@@ -118,12 +120,15 @@ uint32_t page_pool_take(page_pool *pool, bool *zeroed)
         atomic_store_explicit(&record(page)->state, PAGE_ATTACHED, memory_order_relaxed);
     }
     lock_release(&pool->lock);
+    if (page && fresh) resident_add(CHUNK_BYTES);
     if (page && pool->policy.fill) {
         memset(page_address(page), FILL_MEMORY_ALLOCATED, CHUNK_BYTES);
         *zeroed = false;
     }
     return page;
 }
+
+static size_t limit(const page_pool *pool) { return page_policy_limit(&pool->policy, (size_t)pool->used << CHUNK_SHIFT); }
 
 /* --- giving back ------------------------------------------------------------------------------------------------ */
 
@@ -179,6 +184,7 @@ static size_t decommit_batch(page_pool *pool, uint32_t *batch, unsigned n)
         }
     }
     pool->given_back += bytes >> CHUNK_SHIFT;
+    resident_sub(bytes);
     lock_release(&pool->lock);
     return bytes;
 }
@@ -198,10 +204,10 @@ void page_pool_give(page_pool *pool, uint32_t page)
     region_of_page(page)->used--;
     if (can_purge(pool)) {
         bool due = now - pool->checked_ms >= pool->policy.delay_ms / 8;
-        bool over = (size_t)pool->dirty.count << CHUNK_SHIFT > pool->policy.cache_bytes_max;
+        bool over = (size_t)pool->dirty.count << CHUNK_SHIFT > limit(pool);
         if (due) pool->checked_ms = now;
         if (due || over)
-            n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, pool->policy.delay_ms, batch);
+            n = collect_cold(pool, limit(pool), (uint32_t)now, pool->policy.delay_ms, batch);
     }
     lock_release(&pool->lock);
     if (n) decommit_batch(pool, batch, n);
@@ -214,7 +220,7 @@ bool page_pool_tick(page_pool *pool, uint32_t delay_ms)
     uint64_t now = os_now_ms();
     lock_acquire(&pool->lock);
     pool->checked_ms = now;
-    unsigned n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, delay_ms, batch);
+    unsigned n = collect_cold(pool, limit(pool), (uint32_t)now, delay_ms, batch);
     lock_release(&pool->lock);
     if (n) decommit_batch(pool, batch, n);
     return n > 0;

@@ -5,11 +5,13 @@
 
 #include "os/os.h"
 #include "page/arena.h"
+#include "page/resident.h"
 
 space the_space;
 char *space_base;
 size_t space_chunk_count;
 uint8_t *space_page_class;
+_Atomic size_t resident_bytes, resident_mark;
 
 /* Metadata that is indexed by address, for a space of so many bytes. */
 static size_t class_table_bytes(size_t chunks) { return align_up(chunks, os_page_bytes()); }

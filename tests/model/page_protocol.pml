@@ -1,9 +1,9 @@
-/* page_protocol: the life of the pages of the fixed-size allocator (src/alloc/fsa.c), small enough to look at all of it.
+/* page_protocol: the life of the pages of the fixed-size allocator (src/alloc/fsa.c), so small that all of it is seen.
  *
  * THREADS threads, PAGES pages, WORDS words of BITS blocks, 2 classes. A page is in the pool, or belongs to a class.
- * Each thread has a source (one attached page) per class that it uses, takes and gives back blocks, and lets go of its
- * pages at the end. One line of the model is one atomic step of the code: a load, a store, an atomic operation on a word
- * or a state, or a critical section's single step under a lock that is modelled as a lock, with its own steps inside.
+ * Each thread has a source (one attached page) of a class that it chooses, takes and gives back blocks, and lets go of
+ * its page now and then. One line of the model is one atomic step of the code: a load, a store, an atomic operation on
+ * a word or a state; a lock is a lock, and what is done under it has steps of its own.
  * Scans of a page (all_free, none_free) read word by word.
  *
  *   fsa.c                          here
@@ -13,7 +13,7 @@
  *   let_go                         let_go(): lock, store UNLISTED, none_free, store ATTACHED
  *   take_listed, take_page         attach(): list or pool
  *   fsa_detach                     detach(): pending goes back, store UNLISTED, settle
- *   fsa_trim                       trim():   lock, every listed page: all_free, disown
+ *   fsa_trim, fsa_idle             trimmer:  lock, every listed page: all_free, disown (-DTRIM; -DKEEP=0 is like it)
  *   retire                         retire(): the page goes to the pool, from where any class may take it
  *
  * What is left out: hint and virgin (which words are looked at first), the class table, budgets, more than one heap,
@@ -21,16 +21,15 @@
  *
  * Properties, as assertions where they can break:
  *   ONE OWNER    a block is taken by one thread at a time, and only while its page is of that thread's class
- *   NO LOSS      when everybody is quiet, a page of a class with a free block is listed, and a page that is wholly
- *                free is alone in its list or was the only one when it was looked at
+ *   NO LOSS      when everybody is quiet, a page of a class with a free block is listed
  *   ONE LIST     a page is in one list at most, in it once, and in that of its own class
  *   QUIET        a retired page has no holder and no block out
  *   PROGRESS     no state without a next step but the end (pan's own check for invalid end states)
  *
  * Mutations, each of which must be found: -DNO_RECHECK (let_go does not look again after it stored UNLISTED),
- * -DLOOK_OUTSIDE (all_free is read before the lock is taken, not under it), -DLATE_DISOWN (the identity is cleared after
- * the lock was released), -DUNLOCKED_LET_GO (let_go without the lock, as it was once), -DNO_IDENTITY (settle does not ask
- * whose the page is), -DSTATE_FIRST (a return reads the state before its `or`). */
+ * -DLOOK_OUTSIDE (all_free is read before the lock is taken, not under it), -DLATE_DISOWN (the identity is cleared
+ * after the lock was released) and -DUNLOCKED_LET_GO (let_go without the lock): both were in the code once,
+ * -DNO_IDENTITY (settle does not ask whose the page is), -DSTATE_FIRST (a return reads the state before its `or`). */
 
 #ifndef THREADS
 #define THREADS 2

@@ -2,9 +2,9 @@
  *
  *   heaps [SECONDS [SEED]]
  *
- * Time goes by in phases. A phase makes shared heaps of different kinds (plain, with a budget, with clear values, with
- * other size classes, with small caches) and 16 threads. Each thread allocates from all of them, mails blocks to others,
- * which free them, and makes a single_thread heap of its own, uses it and destroys it, several times over: heap numbers
+ * Time goes by in phases. A phase makes shared heaps of different kinds (plain, with a budget, with clear values,
+ * with other size classes, with small caches) and 16 threads. Each thread allocates from all of them, mails blocks to
+ * others, which free them, and makes single_thread heaps of its own, uses and destroys them, all the time: heap numbers
  * are used again while other heaps with their own pages come and go. On the way every thread tries what must fail: a
  * free or realloc to the wrong heap, a larger block from a heap of another thread, a second free of a block that only
  * this thread knows. At the end of a phase the threads stop using the shared heaps and leave; while they are leaving,
@@ -319,8 +319,8 @@ int main(int argc, char **argv)
     size_t resident_after = resident();
     size_t grown = resident_after > resident_before ? resident_after - resident_before : 0;
     bool ok = whole && (sanitized || grown <= RESIDENT_SLACK_MIB * MIB);
-    printf("heaps: %s: %llu phases, %llu heaps, %llu operations, %llu wrong tries, %llu times over budget (%llu asked), "
-           "structures %s, resident %zu -> %zu KiB\n",
+    printf("heaps: %s: %llu phases, %llu heaps, %llu operations, %llu wrong tries, "
+           "%llu times over budget (%llu asked), structures %s, resident %zu -> %zu KiB\n",
            ok ? "ok" : "FAILED", (unsigned long long)phases, (unsigned long long)made, (unsigned long long)operations,
            (unsigned long long)wrong_tries, (unsigned long long)over_budget, (unsigned long long)asked_for_budget,
            whole ? "in order" : "BROKEN", resident_before / KIB, resident_after / KIB);

@@ -210,8 +210,8 @@ static void check_zero(uint64_t *state, block b)
         size_t n = b.size - at < sizeof zeros ? b.size - at : sizeof zeros;
         if (memcmp(b.address + at, zeros, n) != 0) complain("calloc gave dirt", b.address, b.size, at);
     }
-    size_t tail = b.size < 64 ? b.size : 64;
-    if (memcmp(b.address + b.size - tail, zeros, tail) != 0) complain("calloc gave dirt", b.address, b.size, b.size - tail);
+    size_t tail = b.size < 64 ? 0 : b.size - 64;
+    if (memcmp(b.address + tail, zeros, b.size - tail) != 0) complain("calloc gave dirt", b.address, b.size, tail);
 }
 
 /* --- blocks ------------------------------------------------------------------------------------------------------ */

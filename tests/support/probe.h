@@ -78,9 +78,7 @@ static inline bool probe_all_bytes(const void *p, int value, size_t bytes)
 {
     const unsigned char *b = p;
     __asm__ volatile("" ::: "memory");
-    for (size_t i = 0; i < bytes; i++)
-        if (b[i] != (unsigned char)value) return false;
-    return true;
+    return bytes == 0 || (b[0] == (unsigned char)value && memcmp(b, b + 1, bytes - 1) == 0);
 }
 
 /* A pattern that depends on `seed` and the position; sparse, so that big blocks are quick. */

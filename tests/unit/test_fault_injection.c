@@ -172,7 +172,7 @@ static void each_failure_of(fake_call call, bool onwards)
     size_t used = 0;
     unsigned runs_refused = 0;
     uint64_t n = 1, failures = 1;
-    for (; n < RUNS_MAX && failures; n += n < 60 || !PROBE_SANITIZED ? 1 : 7) {
+    for (; n < RUNS_MAX && failures; n += n < 30 || !PROBE_SANITIZED ? 1 : 11) {
         fake_os_install();
         refused = 0;
         fake_os_fail(call, n, onwards);

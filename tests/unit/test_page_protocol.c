@@ -1,11 +1,12 @@
-/* test_page_protocol: the real alloc/fsa.c under the threads and classes that tests/model/page_protocol.pml has in small.
+/* test_page_protocol: the real alloc/fsa.c under what tests/model/page_protocol.pml has in small.
  *
  * A few threads take and give back blocks of three classes in two heaps on one pool. A page holds 16 to 32 blocks, so
  * pages are exhausted, listed, retired and made into pages of other classes all the time; blocks go from thread to
  * thread; some threads trim. Every block carries a mark in a table beside the memory: who is handed one that is marked
  * already has found a block with two owners. At the end of each round all threads let go of their pages: then what the
  * bitmaps say is out must be what is held, an unlisted page must be without a free block, and after all blocks came
- * back and a trim no class may have a page left. Threads yield at random places, from a seed; the machine adds its own. */
+ * back and a trim no class may have a page left. Threads yield at random places, from a seed; the machine adds its
+ * own. */
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
