@@ -1,6 +1,6 @@
 /* bench.h: what the workloads of this folder share. A workload is a plain program on malloc and free; LD_PRELOAD
  * decides whose they are. So nothing here may prefer an allocator, and nothing here may cost enough to hide one:
- *   - numbers are pseudo-random from a fixed seed, sizes come from a table of 16 KiB that is drawn before the clock starts;
+ *   - numbers are pseudo-random from a fixed seed, sizes come from a table of 16 KiB drawn before the clock starts;
  *   - what the workload itself needs (tables of pointers) is mapped by bench_map, not allocated: the heap holds the
  *     workload's blocks and nothing else;
  *   - bench_fill, bench_touch and bench_read stand for what programs do to memory: write a new object once, write a
@@ -39,7 +39,7 @@ static inline _Noreturn void bench_fail(const char *what)
     exit(1);
 }
 
-/* --- arguments ----------------------------------------------------------------------------------------------------- */
+/* --- arguments -------------------------------------------------------------------------------------------------- */
 
 static inline double bench_scale(int argc, char **argv)
 {
@@ -60,7 +60,7 @@ static inline size_t bench_scaled(double scale, size_t count)
     return scaled < 1 ? 1 : (size_t)scaled;
 }
 
-/* --- time ---------------------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------------------------- */
 
 static inline uint64_t bench_now_ns(void)
 {
@@ -75,8 +75,8 @@ static inline void bench_sleep_ms(unsigned ms)
     while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
 }
 
-/* A counter that is cheap to read: cycles of the time stamp counter where there is one, nanoseconds elsewhere. The fence
- * keeps what is measured from leaking over the edge. */
+/* A counter that is cheap to read: cycles of the time stamp counter where there is one, nanoseconds elsewhere. The
+ * fence keeps what is measured from leaking over the edge. */
 static inline uint64_t bench_ticks(void)
 {
 #if defined(__x86_64__)
@@ -96,7 +96,7 @@ static inline double bench_ns_per_tick(void)
     return (double)(bench_now_ns() - begin_ns) / (double)(bench_ticks() - begin);
 }
 
-/* --- numbers and sizes --------------------------------------------------------------------------------------------- */
+/* --- numbers and sizes ------------------------------------------------------------------------------------------ */
 
 typedef struct bench_random {
     uint64_t state;
@@ -160,7 +160,7 @@ static inline void bench_shuffle(void **array, size_t count, bench_random *rando
     }
 }
 
-/* --- memory -------------------------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------------------------- */
 
 static inline void *bench_map(size_t bytes)
 {
@@ -215,7 +215,7 @@ static inline size_t bench_resident(void)
     return strtoull(resident, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-/* --- threads ------------------------------------------------------------------------------------------------------- */
+/* --- threads ---------------------------------------------------------------------------------------------------- */
 
 static inline pthread_t bench_start(void *(*run)(void *), void *argument)
 {
@@ -225,7 +225,7 @@ static inline pthread_t bench_start(void *(*run)(void *), void *argument)
     return thread;
 }
 
-/* --- the line ------------------------------------------------------------------------------------------------------ */
+/* --- the line --------------------------------------------------------------------------------------------------- */
 
 static inline void bench_print(uint64_t ops, uint64_t elapsed_ns)
 {

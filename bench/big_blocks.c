@@ -1,13 +1,13 @@
-/* big_blocks: 5 to 25 MiB at a time, used and let go. Pictures in an editor, video frames, matrices, compression windows,
- * the columns of a query. Few calls, much memory: whoever asks the kernel for each block pays a page fault for every OS
- * page, a thousand times the price of the call.
+/* big_blocks: 5 to 25 MiB at a time, used and let go. Pictures in an editor, video frames, matrices, compression
+ * windows, the columns of a query. Few calls, much memory: whoever asks the kernel for each block pays a page fault
+ * for every OS page, a thousand times the price of the call.
  *
  *   big_blocks [scale] [live=6]
  *
  * Sizes are uniform over 5-25 MiB. A random one of `live` blocks is read and freed and a new one is written from end to
  * end; every fourth comes from calloc and is written in one line of eight, as a sparse table is.
- * What it shows: whether freed megabytes are kept warm for the next block, whether blocks of other sizes can use them, and
- * whether memory that is known to be zero is cleared again. */
+ * What it shows: whether freed megabytes are kept warm for the next block, whether blocks of other sizes can use them,
+ * and whether memory that is known to be zero is cleared again. */
 #include "bench.h"
 
 enum { LIVE_MAX = 256 };

@@ -1,13 +1,13 @@
-/* buffers: the page cache of an in-memory database, and the I/O buffers beside it. Blocks of 4 to 128 KiB, more than half
- * of them of one awkward size: a database page of 4,096 B and its header in one block, 4.3 KiB. Allocators that round that
- * up to 5 or 8 KiB pay for it in memory and in time.
+/* buffers: the page cache of an in-memory database, and the I/O buffers beside it. Blocks of 4 to 128 KiB, more than
+ * half of them of one awkward size: a database page of 4,096 B and its header in one block, 4.3 KiB. Allocators that
+ * round that up to 5 or 8 KiB pay for it in memory and in time.
  *
  *   buffers [scale] [live_mb=96]
  *
- * 60% are of 4,368 B, 15% of 8,464 B (pages of 8 KiB with the same header) and 25% log-uniform over 4-128 KiB (rows that
- * overflow, sort buffers, network buffers). The cache has a fixed budget in bytes: a new buffer evicts random ones until
- * it fits, is filled as by a read, and then a few lines are looked up in others, as queries do.
- * What it shows: the waste and the speed of sizes just above a power of two, and how holes of mixed sizes are reused. */
+ * 60% are of 4,368 B, 15% of 8,464 B (pages of 8 KiB with the same header) and 25% log-uniform over 4-128 KiB (rows
+ * that overflow, sort buffers, network buffers). The cache has a fixed budget in bytes: a new buffer evicts random
+ * ones until it fits, is filled as by a read, and then a few lines are looked up in others, as queries do.
+ * What it shows: the waste and the speed of sizes just above a power of two, and how mixed holes are reused. */
 #include "bench.h"
 
 enum { LIVE_MAX = 1 << 18, LOOKUPS = 8, PAGE_4K = 4096 + 272, PAGE_8K = 8192 + 272 };

@@ -1,6 +1,6 @@
-/* burst: build something of N equal pieces, then take it down. A parse tree, a message of a thousand fields, the frame of a
- * game: N blocks come one after the other and all go before the next N come. They go in the order in which they came (a
- * queue, a list torn down from its head), in reverse (a stack, destructors), or in any order (a hash table).
+/* burst: build something of N equal pieces, then take it down. A parse tree, a message of a thousand fields, the frame
+ * of a game: N blocks come one after the other and all go before the next N come. They go in the order in which they
+ * came (a queue, a list torn down from its head), in reverse (a stack, destructors), or in any order (a hash table).
  *
  *   burst [scale] [sizes=64,1024,4096,16384,65536] [count=1000]
  *

@@ -72,7 +72,8 @@ def allocators(chosen):
             say(f"{name} is left out: {path or DEBIAN.get(name)} is not there")
             continue
         path = os.path.realpath(path)
-        bound = subprocess.run([PROGRAMS / "measure"], env=environment() | {"LD_PRELOAD": path}, capture_output=True, text=True)
+        bound = subprocess.run([PROGRAMS / "measure"], env=environment() | {"LD_PRELOAD": path}, capture_output=True,
+                               text=True)
         if os.path.realpath(bound.stdout.strip() or "?") != path:
             say(f"{name} is left out: with {path} preloaded, malloc is from {bound.stdout.strip()} {bound.stderr.strip()}")
             continue
@@ -112,8 +113,8 @@ def workloads(quick, folder):
         own("phase_change", 1, 0.25, 300 if quick else 2000, time="seconds"),
         own("idle_threads", 1, 0.3, time="seconds"),
         program("redis", "redis-server", server=True),
-        program("ghostscript", "gs", "-q", "-dNOPAUSE", "-dBATCH", "-dSAFER", "-r120", "-sDEVICE=png16m", "-sOutputFile=/dev/null",
-                "page.ps"),
+        program("ghostscript", "gs", "-q", "-dNOPAUSE", "-dBATCH", "-dSAFER", "-r120", "-sDEVICE=png16m",
+                "-sOutputFile=/dev/null", "page.ps"),
         program("sqlite3", "sqlite3", "-batch", ":memory:", ".read shop.sql"),
         program("python3", *python),
         # Without its own allocator for small objects, which would hide ours.

@@ -4,9 +4,9 @@
  *   growing [scale] [arrays=48]
  *
  * Each array has a final size, log-uniform from 256 B to 16 MiB, and a habit: half double, a quarter grow by a half, a
- * quarter add a fixed step (64 B for the short, 4 KiB for the longer ones, 64 KiB from 1 MiB on), as programs that never
- * heard of amortised cost do. Arrays take turns, and what is appended is written. A full array is checked, shrunk to fit
- * (every second one) and freed, and an empty one takes its place.
+ * quarter add a fixed step (64 B for the short, 4 KiB for the longer ones, 64 KiB from 1 MiB on), as programs that
+ * never heard of amortised cost do. Arrays take turns, and what is appended is written. A full array is checked,
+ * shrunk to fit (every second one) and freed, and an empty one takes its place.
  * What it shows: growth in place, growth by remapping, or a copy each time. One operation is one realloc. */
 #include "bench.h"
 

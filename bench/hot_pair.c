@@ -1,12 +1,12 @@
-/* hot_pair: malloc and at once free, the same size again and again. The buffer of a function that needs one for a moment:
- * to print a number, to read a packet, to hold a picture. It is the shortest way through an allocator, so it says what a
- * call costs at best; from 32 MiB on it says whether the allocator goes to the kernel each time.
+/* hot_pair: malloc and at once free, the same size again and again. The buffer of a function that needs one for a
+ * moment: to print a number, to read a packet, to hold a picture. It is the shortest way through an allocator, so it
+ * says what a call costs at best; from 32 MiB on it says whether the allocator goes to the kernel each time.
  *
  *   hot_pair [scale] [sizes=16,64,1024,4096,16384,262144,1048576,33554432,67108864]
  *
  * ns per pair for each size, untouched and with one byte written in each OS page: `64_untouched`, `64_touched`. Each
- * is the median of nine batches; how many pairs a batch has is found by doubling until it takes 3 ms times scale, so slow
- * allocators do not take for ever. `seconds` and `ops` therefore say little; the pairs are the result. */
+ * is the median of nine batches; how many pairs a batch has is found by doubling until it takes 3 ms times scale, so
+ * slow allocators do not take for ever. `seconds` and `ops` therefore say little; the pairs are the result. */
 #include "bench.h"
 
 enum { BATCHES = 9, SIZES_MAX = 32 };

@@ -1,13 +1,13 @@
-/* idle_threads: 64 threads, one at work at a time. A server with a thread per connection, a desktop program full of helper
- * threads: all of them have allocated once, nearly all of them sleep. Whatever an allocator keeps for each thread it keeps
- * 64 times.
+/* idle_threads: 64 threads, one at work at a time. A server with a thread per connection, a desktop program full of
+ * helper threads: all of them have allocated once, nearly all of them sleep. Whatever an allocator keeps for each
+ * thread it keeps 64 times.
  *
  *   idle_threads [scale] [threads=64] [live_mb=64]
  *
- * The same work is done twice, in two processes of their own: by `threads` threads in turn, and by one of them while the
- * others sleep (so the stacks are there in both). A turn is 2,000 replacements of random objects (16 B-4 KiB,
- * log-uniform) in a share of 1/threads of live_mb and now and then a burst of 500 temporary ones; then the baton goes to
- * another thread. A share's objects are written by whoever holds them, so the live bytes are equal.
+ * The same work is done twice, in two processes of their own: by `threads` threads in turn, and by one of them while
+ * the others sleep (so the stacks are there in both). A turn is 2,000 replacements of random objects (16 B-4 KiB,
+ * log-uniform) in a share of 1/threads of live_mb and now and then a burst of 500 temporary ones; then the baton goes
+ * to another thread. A share's objects are written by whoever holds them, so the live bytes are equal.
  * Pairs of the line: peak_mb with all threads, one_mb with one, ratio of the two; the time is that of the first. */
 #include "bench.h"
 

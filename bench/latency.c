@@ -1,17 +1,18 @@
-/* latency: how long a single call may take. A frame, a sound buffer, a trade: there the mean says nothing and the slowest of
- * ten thousand calls everything. Refills, coalescing, giving back and growing all happen inside some unlucky call.
+/* latency: how long a single call may take. A frame, a sound buffer, a trade: there the mean says nothing and the
+ * slowest of ten thousand calls everything. Refills, coalescing, giving back and growing all happen inside some
+ * unlucky call.
  *
  *   latency [scale] [mix=small]
  *
- * Mixes: `small` is 100,000 live blocks of 16 B-4 KiB; `medium` and `medium_touched` are 200 MB live of 4 KiB-32 MiB, the
- * latter with a byte written to every OS page. Sizes are log-uniform; each operation frees a random block and allocates
- * another. First the heap is filled, then operations run with one clock around all of them (`pair_ns`), then as many with
- * the time stamp counter around every call; what the counter itself costs is taken off. The first word of a small block
- * is written, outside the clock. At scale 1 there are 10 million timed operations of the small mix, 200,000 of the medium
- * one, and 10,000 touched.
- * Pairs: malloc_p50_ns, p99, p99.9, p99.99, max, and the same for free. Buckets are 1/32 apart; the counter of a virtual
- * machine may step by 10 ns. `pair_ns` of medium_touched has the touching in it. A machine that takes the core away writes
- * its own tail: compare within one session, and look at the least of several runs for the maximum. */
+ * Mixes: `small` is 100,000 live blocks of 16 B-4 KiB; `medium` and `medium_touched` are 200 MB live of 4 KiB-32 MiB,
+ * the latter with a byte written to every OS page. Sizes are log-uniform; each operation frees a random block and
+ * allocates another. First the heap is filled, then operations run with one clock around all of them (`pair_ns`), then
+ * as many with the time stamp counter around every call; what the counter itself costs is taken off. The first word of
+ * a small block is written, outside the clock. At scale 1 there are 10 million timed operations of the small mix,
+ * 200,000 of the medium one, and 10,000 touched.
+ * Pairs: malloc_p50_ns, p99, p99.9, p99.99, max, and the same for free. Buckets are 1/32 apart; the counter of a
+ * virtual machine may step by 10 ns. `pair_ns` of medium_touched has the touching in it. A machine that takes the core
+ * away writes its own tail: compare within one session, and look at the least of several runs for the maximum. */
 #include "bench.h"
 
 enum { BUCKETS = 64 * 32, LIVE_MAX = 1 << 20 };

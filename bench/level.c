@@ -1,13 +1,15 @@
-/* level: a game goes from level to level. Loading brings everything at once, in the order of the files: objects, sounds,
- * meshes, textures, each unpacked through a scratch buffer that goes at once. Playing allocates a little in every frame
- * and keeps some of it. Then the level goes, kind by kind, while the next one streams in, and what the player carries
- * stays between.
+/* level: a game goes from level to level. Loading brings everything at once, in the order of the files: objects,
+ * sounds, meshes, textures, each unpacked through a scratch buffer that goes at once. Playing allocates a little in
+ * every frame and keeps some of it. Then the level goes, kind by kind, while the next one streams in, and what the
+ * player carries stays between.
  *
  *   level [scale] [levels=6]
  *
- * A level has 60,000 small objects (16-512 B), 1,500 medium ones (4 KiB-1 MiB, log-uniform) and 16 big ones (1-16 MiB), about
- * 320 MB at scale 1; each level leans to another kind, so the mix moves. 2% of the small objects go on to the next level.
- * What it shows: whether address space and pages that one kind leaves can serve another, level after level: fragmentation.
+ * A level has 60,000 small objects (16-512 B), 1,500 medium ones (4 KiB-1 MiB, log-uniform) and 16 big ones (1-16
+ * MiB), about 320 MB at scale 1; each level leans to another kind, so the mix moves. 2% of the small objects go on to
+ * the next level.
+ * What it shows: whether address space and pages that one kind leaves can serve another, level after level:
+ * fragmentation.
  * One operation is one block that comes and goes. */
 #include "bench.h"
 

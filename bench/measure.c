@@ -3,9 +3,9 @@
  *   measure REPORT LIBRARY PROGRAM [arguments…]   LIBRARY is preloaded into PROGRAM and what it starts; "" is none
  *   measure                                      prints the file that malloc comes from, here and now
  *
- * REPORT gets one line: wall user system (seconds) peak (KiB) minor major (page faults) status (exit status, or 128 + the
- * signal). Why not from the driver itself: the kernel lets a program begin with the peak of whoever became it, so everything
- * that is started from a Python process of 30 MB seems to need 30 MB. This process has one.
+ * REPORT gets one line: wall user system (seconds) peak (KiB) minor major (page faults) status (exit status, or 128 +
+ * the signal). Why not from the driver itself: the kernel lets a program begin with the peak of whoever became it, so
+ * everything that is started from a Python process of 30 MB seems to need 30 MB. This process has one.
  *
  * SIGTERM is handed on to the program: a server is ended that way. */
 #define _GNU_SOURCE

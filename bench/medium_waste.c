@@ -1,11 +1,12 @@
-/* medium_waste: what blocks of 4 KiB to 1 MiB really cost. Buffers, textures, tables: sizes that no class fits. Two numbers
- * tell how honest an allocator is there: how much more than asked for it sets aside, and how much memory is resident.
+/* medium_waste: what blocks of 4 KiB to 1 MiB really cost. Buffers, textures, tables: sizes that no class fits. Two
+ * numbers tell how honest an allocator is there: how much more than asked for it sets aside, and how much memory is
+ * resident.
  *
  *   medium_waste [scale] [live_mb=256]
  *
- * Blocks log-uniform over 4 KiB-1 MiB (not a multiple of anything) are allocated up to live_mb and written from end to end;
- * then random ones are freed and replaced until three times the live bytes have gone by, and then once more with 4.3 KiB
- * to every second one. Pairs, after the filling, the churn and the pages:
+ * Blocks log-uniform over 4 KiB-1 MiB (not a multiple of anything) are allocated up to live_mb and written from end to
+ * end; then random ones are freed and replaced until three times the live bytes have gone by, and then once more with
+ * 4.3 KiB to every second one. Pairs, after the filling, the churn and the pages:
  *   usable_filled  usable_churned  usable_paged         sum(malloc_usable_size) over sum(requested), less 1, in percent
  *   resident_filled  resident_churned  resident_paged   resident bytes over requested bytes
  * Resident is without what the process had before its first block. */

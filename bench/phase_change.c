@@ -1,15 +1,17 @@
 /* phase_change: a program that is done with one kind of work and begins another. It has read its input into 400 MB of
- * small objects, throws nine tenths of them away, and goes on with bigger ones; at the end it lets go of everything and
- * waits. The survivors lie scattered, a few on every page, so an allocator that gives back whole pages gives back nothing.
+ * small objects, throws nine tenths of them away, and goes on with bigger ones; at the end it lets go of everything
+ * and waits. The survivors lie scattered, a few on every page, so an allocator that gives back whole pages gives back
+ * nothing.
  *
  *   phase_change [scale] [wait_ms=2000]
  *
- * 400 MB (times scale) of blocks of 16-2,048 B, log-uniform; 90% freed in random order; wait; 400 MB of blocks of 2-64 KiB;
- * all freed in random order; wait. All blocks are written from end to end. Resident memory is read from /proc/self/statm
- * at each point, and what the process had before its first block (the program, its own tables) is taken off: what is
- * left is what the allocator holds. Pairs of the line, ratios to the bytes that the program asked for and still has:
- *   full  cut  cut_waited  cut_ticked   after 400 MB; 90% freed; after the wait, during which nothing is called; after a
- *                                       few more calls, for allocators that look at the clock only when they are called
+ * 400 MB (times scale) of blocks of 16-2,048 B, log-uniform; 90% freed in random order; wait; 400 MB of blocks of 2-64
+ * KiB; all freed in random order; wait. All blocks are written from end to end. Resident memory is read from
+ * /proc/self/statm at each point, and what the process had before its first block (the program, its own tables) is
+ * taken off: what is left is what the allocator holds. Pairs of the line, ratios to the bytes that the program asked
+ * for and still has:
+ *   full  cut  cut_waited  cut_ticked   after 400 MB; 90% freed; after the wait, in which nothing is called; after a
+ *                                       few more calls, for allocators that look at the clock only when called
  *   second                              after the second 400 MB
  *   end_mb  end_waited_mb  end_ticked_mb   MB (10^6 B) left when all is freed; after the wait; after a few more calls
  * `seconds` is the time without the waits. */

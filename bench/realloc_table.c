@@ -3,9 +3,10 @@
  *
  *   realloc_table [scale]
  *
- * Ways: `double` (vectors), `tenth` (10% more each time), `step` (a sixteenth of the final size each time), `beside` (as
- * double, but a small block is allocated after every step, so what lies behind the array is taken), `shrink` (from the
- * final size to a quarter, and again to the full size: both count), `same` (the size it has already, and one byte less).
+ * Ways: `double` (vectors), `tenth` (10% more each time), `step` (a sixteenth of the final size each time), `beside`
+ * (as double, but a small block is allocated after every step, so what lies behind the array is taken), `shrink` (from
+ * the final size to a quarter, and again to the full size: both count), `same` (the size it has already, and one byte
+ * less).
  * Final sizes: 256 B, 4 KiB, 64 KiB, 1 MiB, 16 MiB, 64 MiB. Whenever an array grows, its new bytes are touched once per
  * OS page, inside the clock, so page faults count; the first malloc and the free do not.
  * Pairs: ns per realloc, `double_65536`; the median of three repeats of a batch. */

@@ -1,11 +1,11 @@
-/* ring: threads that hand their blocks round. A server whose connections wander between workers, a scheduler that steals
- * work: a block is allocated here, freed there, and its neighbours somewhere else, with no direction to learn. And
- * workers come and go: every so often a thread ends and a fresh one takes over its objects.
+/* ring: threads that hand their blocks round. A server whose connections wander between workers, a scheduler that
+ * steals work: a block is allocated here, freed there, and its neighbours somewhere else, with no direction to learn.
+ * And workers come and go: every so often a thread ends and a fresh one takes over its objects.
  *
  *   ring [scale] [threads=4] [live=20000 a thread] [round=20000 operations]
  *
- * Every thread has a bag of `live` objects of 16 B to 1 KiB, log-uniform. In a round it replaces random objects of the bag
- * that it holds; then each bag moves on to the next thread. Every eighth round one thread ends and another starts.
+ * Every thread has a bag of `live` objects of 16 B to 1 KiB, log-uniform. In a round it replaces random objects of the
+ * bag that it holds; then each bag moves on to the next thread. Every eighth round one thread ends and another starts.
  * What it shows: returns from strangers, memory that stays with dead threads, and contention where the threads meet. */
 #include "bench.h"
 
@@ -73,7 +73,8 @@ int main(int argc, char **argv)
         /* The one that ends first; the others wait for its successor at the next rendezvous. */
         size_t first = threads;
         for (size_t t = 0; t < threads; t++)
-            if (members[t].first_round < rounds && (first == threads || members[t].last_round < members[first].last_round))
+            if (members[t].first_round < rounds &&
+                (first == threads || members[t].last_round < members[first].last_round))
                 first = t;
         member *m = &members[first];
         pthread_join(ids[first], NULL);

@@ -1,9 +1,11 @@
 #!/bin/sh
-# run.sh: what `make bench` does. Sees to it that the peers and programs are there, builds the workloads and starts the driver.
+# run.sh: what `make bench` does. Sees to it that the peers and programs are there, builds the workloads and starts
+# the driver.
 #
 #   bench/run.sh [--quick] [--repeats N] [--only NAMES] [--allocators NAMES] [--docs] …     (--help has them all)
 #
-# Environment: ACRE_LIB (another library than build/libacre.so), ACRE_PEERS (name=path,… of more allocators), BUILD (build).
+# Environment: ACRE_LIB (another library than build/libacre.so), ACRE_PEERS (name=path,… of more allocators), BUILD
+# (build).
 set -eu
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}

@@ -332,7 +332,7 @@ void large_destroy(large *l)
         for (uint32_t i = 0; i < t->slot_count; i++) {
             large_slot *s = &t->slots[i];
             if (s->bytes) account_credit(l->account, page_round(l, s->bytes));
-            cut_committed(l, s, 0);
+            if (s->committed) provider_drop(l->provider, slot_address(s), s->committed);
         }
         space_give(t->base);
         arena_free(t, table_bytes(t->slot_count));

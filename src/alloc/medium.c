@@ -312,12 +312,13 @@ uint32_t medium_node(const medium_range *r, const void *p)
 }
 
 /* Files a block under its node and its size. */
-static void set_handle(medium_range *r, size_t from, uint32_t node, size_t bytes)
+static void set_handle(medium_range *r, size_t from, uint32_t node, size_t bytes, const void *site)
 {
     medium_handle *h = &r->handle[from >> r->unit_log2];
     uint32_t bin = medium_round(bytes) == bytes ? medium_bin(bytes) : MEDIUM_BIN_NONE;
     h->node = bin << MEDIUM_NODE_BITS | node;
-    atomic_store_explicit(&h->block, block_word(r, from, bytes), memory_order_relaxed);
+    uint32_t word = block_word(r, from, bytes) | (site ? MEDIUM_SITED : 0);
+    atomic_store_explicit(&h->block, word, memory_order_relaxed);
 }
 
 size_t medium_usable(const medium_range *r, const void *p, bool *cached)
@@ -334,14 +335,6 @@ const void *medium_block_site(medium_range *r, const void *p)
     const void *site = node ? medium_site(r, node) : NULL;
     leave(r->owner);
     return site;
-}
-
-void medium_set_site(medium_range *r, void *p, const void *site)
-{
-    enter(r->owner);
-    uint32_t node = medium_node(r, p);
-    if (node) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
-    leave(r->owner);
 }
 
 /* Clears those 64 KiB pieces of the block that were touched before; `touched` holds their old bits from `from` on. */
@@ -397,7 +390,7 @@ void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void 
         goto out;
     }
     touch(r, from, from + size, old_touched);
-    set_handle(r, from, node, size);
+    set_handle(r, from, node, size, site);
     if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
     m->allocs++;
     count_used(m, size, 0);
@@ -490,7 +483,7 @@ bool medium_resize(medium *m, void *p, size_t bytes)
 {
     medium_range *r = medium_range_of(p);
     if (!r || r->owner != m || wrong_thread(m) || bytes > tiers[r->tier].size_max) return false;
-    if (bytes < smallest_block(r->tier)) bytes = smallest_block(r->tier);
+    if (bytes < smallest_block(r->tier)) return false; /* it would hold much more than it is asked to */
     size_t size = align_up(medium_round(bytes), (size_t)1 << r->granule_log2);
     bool ok = false;
     size_t before = 0, from = (size_t)((char *)p - r->base);
@@ -524,7 +517,7 @@ bool medium_resize(medium *m, void *p, size_t bytes)
     }
 out:
     if (ok) {
-        set_handle(r, from, node, size);
+        set_handle(r, from, node, size, medium_site(r, node));
         count_used(m, size, before);
     }
     leave(m);
@@ -615,7 +608,8 @@ void medium_destroy(medium *m)
             for (size_t i = 0; i < pages_in(r->bytes); i++)
                 if (r->pages[i].committed) {
                     size_t start = i << MEDIUM_PAGE_SHIFT;
-                    provider_decommit(m->provider, r->base + start, page_end(r, i) - start);
+                    provider_drop(m->provider, r->base + start, page_end(r, i) - start);
+                    untouch(r, start, page_end(r, i));
                 }
             account_credit(m->account, (size_t)r->core.used << r->granule_log2);
             release_range(r);

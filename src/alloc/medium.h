@@ -51,7 +51,14 @@ typedef struct medium_handle {
     uint32_t node;          /* bin << MEDIUM_NODE_BITS | node; stays after a free, to tell a second one from nonsense */
     _Atomic uint32_t block; /* granules << MEDIUM_GRANULES_SHIFT | start in the unit, in granules | the two bits below */
 } medium_handle;
-enum { MEDIUM_START_MASK = 31, MEDIUM_USED = 32, MEDIUM_CACHED = 64, MEDIUM_GRANULES_SHIFT = 8, MEDIUM_NODE_BITS = 20 };
+enum {
+    MEDIUM_START_MASK = 31,
+    MEDIUM_USED = 32,
+    MEDIUM_CACHED = 64,
+    MEDIUM_SITED = 128, /* it remembers a site, so no cache may hand it out again */
+    MEDIUM_GRANULES_SHIFT = 8,
+    MEDIUM_NODE_BITS = 20,
+};
 /* Blocks are filed by bin: one for each size that medium_round gives, 64 per doubling. */
 enum { MEDIUM_BINS = (MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN) * 64, MEDIUM_BIN_NONE = MEDIUM_BINS };
 _Static_assert(MEDIUM_BIN_NONE < 1 << (32 - MEDIUM_NODE_BITS), "a bin fits beside a node");
@@ -149,19 +156,19 @@ static inline medium_range *medium_range_of(const void *p)
 /* Bytes in the block that starts at p, 0: none does. Lock-free; the caller holds the block. *cached (may be NULL): it
  * lies in a thread cache, so to the user it is free. */
 size_t medium_usable(const medium_range *r, const void *p, bool *cached);
-/* The same for the hit path: NULL unless p is the start of a live block in no cache; *bytes is set then. */
+/* The same for the hit path: NULL unless p is the start of a live block that a cache may take; *bytes is set then. */
 static inline medium_handle *medium_live_handle(const medium_range *r, const void *p, size_t *bytes)
 {
     size_t offset = (size_t)((const char *)p - r->base);
     medium_handle *h = &r->handle[offset >> r->unit_log2];
     uint32_t word = atomic_load_explicit(&h->block, memory_order_relaxed);
     size_t start = (size_t)(word & MEDIUM_START_MASK) << r->granule_log2; /* in its unit */
+    const uint32_t flags = MEDIUM_USED | MEDIUM_CACHED | MEDIUM_SITED;
     *bytes = (size_t)(word >> MEDIUM_GRANULES_SHIFT) << r->granule_log2;
-    return (offset & r->unit_mask) == start && (word & (MEDIUM_USED | MEDIUM_CACHED)) == MEDIUM_USED ? h : NULL;
+    return (offset & r->unit_mask) == start && (word & flags) == MEDIUM_USED ? h : NULL;
 }
 /* Where it was asked for; NULL: no live block, or nobody said. Takes the lock. */
 const void *medium_block_site(medium_range *r, const void *p);
-void medium_set_site(medium_range *r, void *p, const void *site);
 /* A thread cache holds the block, or no longer does. For who holds the block. */
 static inline void medium_handle_set_cached(medium_handle *h, bool cached)
 {

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "heap/heap.h"
+#include "heap/threads.h"
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
@@ -135,16 +136,21 @@ static void trim_visit(acre_heap *heap, void *context)
 
 size_t acre_trim(size_t keep_bytes)
 {
-    acre_heap *process = heap_process();
-    if (!process) return 0;
-    trim_request t = {keep_bytes, heap_trim(process, keep_bytes)};
+    if (!heap_process()) return 0;
+    trim_request t = {keep_bytes, 0};
+    threads_flush_own(NULL);
     heap_for_each(trim_visit, &t);
     return t.given_back;
 }
 
 void acre_heap_tick(acre_heap *heap)
 {
-    if (heap) heap_tick(heap, heap->policy.delay_ms, 1);
+    if (!heap) return;
+    thread_cache *tc = threads_cache_if_any(heap);
+    threads_enter(tc);
+    if (tc) thread_cache_drain(tc, heap->sizes->count);
+    threads_leave(tc);
+    heap_tick(heap, heap->policy.delay_ms, 1);
 }
 
 typedef struct visit_request {

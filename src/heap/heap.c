@@ -140,8 +140,8 @@ void heap_destroy(acre_heap *h)
     h->dying = true;
     threads_drop_caches(h);
     threads_unlock();
+    fsa_destroy(&h->fsa);
     if (h->fsa.pool == &h->own_pool) page_pool_destroy(&h->own_pool);
-    else fsa_destroy(&h->fsa);
     medium_destroy(&h->medium);
     large_destroy(&h->large);
     /* Last: its pages were told by its number, which must not name another heap while some are left. */
@@ -182,10 +182,9 @@ static void *take_alone(acre_heap *h, uint32_t c)
 
 static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t align, bool zero, const void *site)
 {
-    /* Blocks in the cache are aligned to their granule, 256 bytes at least. */
-    void *block = tc && align <= 256 ? medium_cache_take(&tc->medium, size) : NULL;
+    /* Blocks in the cache are aligned to their granule, 256 bytes at least, and remember no site. */
+    void *block = tc && align <= 256 && !site ? medium_cache_take(&tc->medium, size) : NULL;
     if (!block) return medium_alloc(&h->medium, size, align, zero, site);
-    if (site) medium_set_site(medium_range_of(block), block, site);
     if (zero) memset(block, 0, size);
     return block;
 }
@@ -231,8 +230,8 @@ static acre_status reason(const acre_heap *h, size_t size)
  * not hold the memory of both. */
 static ACRE_NOINLINE void make_up_for_growth(acre_heap *h, thread_cache *tc)
 {
-    enum { A_MOMENT_MS = 20 };
-    thread_cache_drain(tc);
+    enum { A_MOMENT_MS = 20, LOOK_CLASSES = 4 };
+    thread_cache_drain(tc, LOOK_CLASSES);
     heap_tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms, 1);
 }
 
@@ -252,17 +251,20 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
     void *block = allocate(h, tc, size, align, zero, site);
     if (unlikely(!block)) {
         *why = reason(h, size);
-        bool again = false;
-        if (*why == ACRE_OVER_BUDGET && h->on_over_budget) {
-            threads_leave(tc);
-            again = h->on_over_budget(h->on_over_budget_context, h, size);
-            threads_enter(tc);
-        } else if (*why == ACRE_NO_MEMORY) {
+        if (*why == ACRE_OVER_BUDGET || *why == ACRE_NO_MEMORY) {
+            /* What this thread keeps counts as held; and whatever all heaps keep in store goes back to the system. */
             if (tc) thread_cache_flush(tc);
-            trim_all_shared();
-            again = true;
+            if (*why == ACRE_OVER_BUDGET) fsa_trim(&h->fsa);
+            else trim_all_shared();
+            block = allocate(h, tc, size, align, zero, site);
+            if (!block) *why = reason(h, size);
         }
-        if (again) block = allocate(h, tc, size, align, zero, site);
+        if (!block && *why == ACRE_OVER_BUDGET && h->on_over_budget) {
+            threads_leave(tc);
+            bool again = h->on_over_budget(h->on_over_budget_context, h, size);
+            threads_enter(tc);
+            if (again) block = allocate(h, tc, size, align, zero, site);
+        }
     }
     if (tc && unlikely(resident_grew(CHUNK_BYTES))) make_up_for_growth(h, tc);
     if (block) {
@@ -318,7 +320,8 @@ static acre_status free_medium(medium_range *r, void *p)
     thread_cache *tc = heap_thread_cache(h);
     if (unlikely(h->observed)) observed_free(h, tc, p, bytes);
     threads_enter(tc);
-    bool kept = tc && medium_cache_put(&tc->medium, medium_handle_of(r, p), bytes, p);
+    medium_handle *handle = medium_live_handle(r, p, &bytes);
+    bool kept = tc && handle && medium_cache_put(&tc->medium, handle, bytes, p);
     acre_status status = kept ? ACRE_OK : medium_free(r->owner, p);
     threads_leave(tc);
     return status;
@@ -408,9 +411,16 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
         return p;
     }
     bool both_big = usable > owner->sizes->size_max && size > owner->sizes->size_max;
-    if (both_big && heap_resize(owner, p, usable, size)) return p;
+    /* A large block that becomes a medium one moves: its slot would keep 64 KiB at least, and its addresses. */
+    bool leaves_slot = usable > MEDIUM_SIZE_MAX && size <= MEDIUM_SIZE_MAX / 2;
+    if (both_big && !leaves_slot && heap_resize(owner, p, usable, size)) return p;
     void *q = heap_alloc(owner, size, 0, false, NULL, why);
-    if (!q) return size <= usable ? (*why = ACRE_OK, p) : NULL; /* it still fits where it is */
+    if (!q && size <= usable) { /* it still fits where it is */
+        if (both_big) heap_resize(owner, p, usable, size);
+        *why = ACRE_OK;
+        return p;
+    }
+    if (!q) return NULL;
     if (!(size > usable && large_move(&owner->large, p, q, usable))) memcpy(q, p, usable < size ? usable : size);
     heap_free(p);
     return q;
@@ -437,10 +447,7 @@ size_t heap_trim_shared(acre_heap *h, size_t keep_bytes)
 
 size_t heap_trim(acre_heap *h, size_t keep_bytes)
 {
-    thread_cache *tc = heap_thread_cache(h);
-    threads_enter(tc);
-    if (tc) thread_cache_flush(tc);
-    threads_leave(tc);
+    threads_flush_own(h);
     return heap_trim_shared(h, keep_bytes);
 }
 

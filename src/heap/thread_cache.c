@@ -85,6 +85,7 @@ void *thread_cache_take(thread_cache *tc, uint32_t c)
     magazines *m = tc->real;
     if (m->top[c] == m->bottom[c]) {
         count_miss(tc, c);
+        if (m->top[c] != m->bottom[c]) return *--m->top[c]; /* it started a thread, and that allocated */
         grow(tc, c);
         uint32_t slots = slots_of(m, c);
         if (slots == 0) { /* no metadata to be had: do without a magazine */
@@ -141,11 +142,10 @@ void thread_cache_age(thread_cache *tc)
     tc->misses = 0;
 }
 
-void thread_cache_drain(thread_cache *tc)
+void thread_cache_drain(thread_cache *tc, uint32_t classes)
 {
-    enum { LOOK_CLASSES = 4 };
     magazines *m = tc->real;
-    for (int i = 0; i < LOOK_CLASSES; i++) {
+    for (uint32_t i = 0; i < classes; i++) {
         uint32_t c = tc->drain_next = tc->drain_next % tc->heap->sizes->count + 1;
         uint32_t activity = (uint32_t)tc->class_misses[c] << 16 | blocks_in(m, c);
         bool idle = activity == tc->activity[c];

@@ -90,7 +90,7 @@ void thread_cache_flush(thread_cache *tc);
 /* Flushes what was not needed since the last call. */
 void thread_cache_age(thread_cache *tc);
 /* Looks at a few classes: one that did nothing since the last look lets go of its blocks and pages. */
-void thread_cache_drain(thread_cache *tc);
+void thread_cache_drain(thread_cache *tc, uint32_t classes);
 /* Free blocks held, per class (pending ones included), and bytes of medium blocks. Racy when it is not the caller's. */
 void thread_cache_count(const thread_cache *tc, uint64_t *blocks, size_t *medium_bytes);
 bool thread_cache_check(const thread_cache *tc);

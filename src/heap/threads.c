@@ -94,6 +94,22 @@ thread_cache *heap_thread_cache(acre_heap *h)
     return make_cache(h);
 }
 
+thread_cache *threads_cache_if_any(const acre_heap *h)
+{
+    return self && h->number < self->table_count ? self->table[h->number] : NULL;
+}
+
+void threads_flush_own(acre_heap *h)
+{
+    for (uint32_t i = 0; self && i < self->table_count; i++) {
+        thread_cache *tc = self->table[i];
+        if (!tc || (h && tc->heap != h)) continue;
+        threads_enter(tc);
+        thread_cache_flush(tc);
+        threads_leave(tc);
+    }
+}
+
 void threads_drop_caches(acre_heap *h)
 {
     for (thread_cache *tc = h->caches, *next; tc; tc = next) {

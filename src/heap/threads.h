@@ -14,6 +14,10 @@ void threads_lock(void); /* LOCK_RANK_REGISTRY */
 void threads_unlock(void);
 /* All caches of the heap vanish, and the blocks in them with the heap. Registry locked; no concurrent use of it. */
 void threads_drop_caches(acre_heap *heap);
+/* Gives back what the calling thread keeps, of one heap (it may have nothing) or of all (NULL). */
+void threads_flush_own(acre_heap *heap);
+/* The calling thread's cache of the heap if it has one already. */
+thread_cache *threads_cache_if_any(const acre_heap *heap);
 void threads_reset_in_child(void);
 void threads_adopt_in_child(void);
 

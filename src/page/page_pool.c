@@ -288,7 +288,10 @@ void page_pool_destroy(page_pool *pool)
         char *address = region_address(i);
         uint32_t first = page_number(address), end = first + region_pages();
         if (pool->bump_end == end) end = pool->bump_committed;
-        provider_decommit(pool->provider, address, (size_t)(end - first) << CHUNK_SHIFT);
+        if (!provider_decommit(pool->provider, address, (size_t)(end - first) << CHUNK_SHIFT))
+            for (uint32_t p = first; p < end; p++)
+                if (state_of(p) >= PAGE_DIRTY && state_of(p) != PAGE_CLEAN)
+                    provider_drop(pool->provider, page_address(p), CHUNK_BYTES);
         for (uint32_t p = first; p < first + region_pages(); p++) {
             atomic_store_explicit(&record(p)->state, PAGE_NONE, memory_order_relaxed);
             space_page_class[p] = 0;

@@ -1,6 +1,8 @@
 /* provider: the flexible provider (the system's anonymous memory) and the check of anybody's. */
 #include "page/provider.h"
 
+#include <string.h>
+
 #include "base/bits.h"
 #include "os/os.h"
 
@@ -25,6 +27,12 @@ static const acre_provider flexible = {
 };
 
 const acre_provider *acre_provider_flexible(void) { return &flexible; }
+
+void provider_drop(const acre_provider *p, void *address, size_t bytes)
+{
+    if (provider_decommit(p, address, bytes)) return;
+    if (provider_can(p, ACRE_COMES_ZEROED) && provider_can(p, ACRE_CAN_TOUCH)) memset(address, 0, bytes);
+}
 
 acre_status provider_check(const acre_provider *p)
 {

@@ -14,6 +14,8 @@ static inline bool provider_decommit(const acre_provider *p, void *address, size
 {
     return (p->capabilities & ACRE_CAN_DECOMMIT) && p->decommit(p->context, address, bytes) == ACRE_OK;
 }
+/* The memory goes back, or, if it cannot (it is locked, say), at least reads as fresh memory of this provider would. */
+void provider_drop(const acre_provider *p, void *address, size_t bytes);
 static inline bool provider_can(const acre_provider *p, acre_capability c) { return (p->capabilities & c) != 0; }
 static inline size_t provider_page_bytes(const acre_provider *p)
 {

@@ -538,6 +538,7 @@ int main(int argc, char **argv)
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL) * 1000003u ^ (uint64_t)getpid();
     const char *small = getenv("ACRE_STRESS_SMALL");
     if ((small && small[0] == '1') || UNDER_TSAN || UNDER_ASAN) live_max = 300 * MIB;
+    if (UNDER_TSAN) live_max = 100 * MIB; /* its shadow takes several times as much */
     printf("stress: %g s, seed %#llx, %d threads, %zu MiB alive at most\n", seconds, (unsigned long long)seed, SEATS,
            live_max / MIB);
     fflush(stdout);

@@ -231,9 +231,11 @@ static void a_thread_keeps_few_bytes_of_larger_blocks(void **state)
             uint64_t blocks[CLASS_COUNT_MAX + 1];
             size_t medium_bytes;
             kept(blocks, &medium_bytes);
-            if (medium_bytes > (bounds[b] ? bounds[b] : 1 << 20))
-                fail_msg("%zu bytes are kept of blocks of %zu, the bound is %zu", medium_bytes, sizes[s],
-                         bounds[b] ? bounds[b] : (size_t)1 << 20);
+            /* One block that is big beside the bound may stay, unless nothing may. */
+            size_t bound = bounds[b] ? bounds[b] : 1 << 20, most = bound;
+            if (sizes[s] > bound / 4) most = bound < 4096 ? 0 : bound + sizes[s] + sizes[s] / 32;
+            if (medium_bytes > most)
+                fail_msg("%zu bytes are kept of blocks of %zu, the bound is %zu", medium_bytes, sizes[s], most);
         }
         destroy();
     }
