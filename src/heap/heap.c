@@ -183,7 +183,8 @@ static void *take_alone(acre_heap *h, uint32_t c)
 static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t align, bool zero, const void *site)
 {
     /* Blocks in the cache are aligned to their granule, 256 bytes at least, and remember no site. */
-    void *block = tc && align <= 256 && !site ? medium_cache_take(&tc->medium, size) : NULL;
+    bool may = tc && align <= 256 && !site && account_has_room(&h->account, 0);
+    void *block = may ? medium_cache_take(&tc->medium, size) : NULL;
     if (!block) return medium_alloc(&h->medium, size, align, zero, site);
     if (zero) memset(block, 0, size);
     return block;
@@ -263,6 +264,7 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
             threads_leave(tc);
             bool again = h->on_over_budget(h->on_over_budget_context, h, size);
             threads_enter(tc);
+            if (again && tc) thread_cache_flush(tc); /* what was freed to us counts as held until then */
             if (again) block = allocate(h, tc, size, align, zero, site);
         }
     }
