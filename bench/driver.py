@@ -2,14 +2,14 @@
 
     bench/run.sh [options]       builds what is needed and starts this; `make bench ARGS='options'` does, too
 
-One run is one process (or one server under load), started by build/bench/measure, which preloads the allocator and reads
-wall time, CPU time, peak resident memory and page faults from wait4. The allocators take turns within every round, and the
-turn begins with another one each round, so that a machine that gets slower or faster decides nothing; what is shown is the
-median over the rounds. Every workload is deterministic, so all allocators see the same calls.
+One run is one process (or one server under load), started by build/bench/measure, which preloads the allocator and
+reads wall time, CPU time, peak resident memory and page faults from wait4. The allocators take turns within every
+round, and the turn begins with another one each round, so that a machine that gets slower or faster decides nothing;
+what is shown is the median over the rounds. Every workload is deterministic, so all allocators see the same calls.
 
-Ratios are to the first allocator of the list that is called glibc (or simply to the first). Geometric means are over the
-workloads and programs that succeeded on every allocator; tables (hot_pair, latency, realloc_table, medium_waste) are
-shown, but are no part of the means: how long they take is their own choice.
+Ratios are to the first allocator of the list that is called glibc (or simply to the first). Geometric means are over
+the workloads and programs that succeeded on every allocator; tables (hot_pair, latency, realloc_table, medium_waste)
+are shown, but are no part of the means: how long they take is their own choice.
 
 Writes results.json, benchmarks.md and benchmarks.svg to build/bench; with --docs, also to docs/.
 """
@@ -53,7 +53,7 @@ def find_library(name):
 
 
 def allocators(chosen):
-    """name -> library. glibc's is preloaded, too: programs that come with an allocator of their own (redis) then use it."""
+    """name -> library. glibc's is preloaded, too: programs that bring an allocator of their own (redis) then use it."""
     every = {"glibc": find_library("libc.so.6"), "acre": os.environ.get("ACRE_LIB") or str(BUILD / "libacre.so")}
     every |= {name: find_library(file) for name, file in DEBIAN.items()}
     for peer in filter(None, re.split(r"[,\s]+", os.environ.get("ACRE_PEERS", ""))):
@@ -72,10 +72,14 @@ def allocators(chosen):
             say(f"{name} is left out: {path or DEBIAN.get(name)} is not there")
             continue
         path = os.path.realpath(path)
-        bound = subprocess.run([PROGRAMS / "measure"], env=environment() | {"LD_PRELOAD": path}, capture_output=True,
-                               text=True)
+        bound = subprocess.run(
+            [PROGRAMS / "measure"], env=environment() | {"LD_PRELOAD": path}, capture_output=True, text=True
+        )
         if os.path.realpath(bound.stdout.strip() or "?") != path:
-            say(f"{name} is left out: with {path} preloaded, malloc is from {bound.stdout.strip()} {bound.stderr.strip()}")
+            say(
+                f"{name} is left out: with {path} preloaded, malloc is from {bound.stdout.strip()} "
+                f"{bound.stderr.strip()}"
+            )
             continue
         usable[name] = path
     return usable
@@ -83,8 +87,8 @@ def allocators(chosen):
 
 # --- workloads -----------------------------------------------------------------------------------------------------
 
-# kind: workload and program count in the geometric means; table is shown by its own pairs. time: what counts as the time,
-# `wall`, or `seconds`, which a workload that waits on purpose says itself. env: NAME=value pairs.
+# kind: workload and program count in the geometric means; table is shown by its own pairs. time: what counts as the
+# time, `wall`, or `seconds`, which a workload that waits on purpose says itself. env: NAME=value pairs.
 Workload = collections.namedtuple("Workload", "name kind command time env server", defaults=("wall", {}, False))
 
 
@@ -113,8 +117,18 @@ def workloads(quick, folder):
         own("phase_change", 1, 0.25, 300 if quick else 2000, time="seconds"),
         own("idle_threads", 1, 0.3, time="seconds"),
         program("redis", "redis-server", server=True),
-        program("ghostscript", "gs", "-q", "-dNOPAUSE", "-dBATCH", "-dSAFER", "-r120", "-sDEVICE=png16m",
-                "-sOutputFile=/dev/null", "page.ps"),
+        program(
+            "ghostscript",
+            "gs",
+            "-q",
+            "-dNOPAUSE",
+            "-dBATCH",
+            "-dSAFER",
+            "-r120",
+            "-sDEVICE=png16m",
+            "-sOutputFile=/dev/null",
+            "page.ps",
+        ),
         program("sqlite3", "sqlite3", "-batch", ":memory:", ".read shop.sql"),
         program("python3", *python),
         # Without its own allocator for small objects, which would hide ours.
@@ -136,9 +150,16 @@ def workloads(quick, folder):
 
 # --- one run -------------------------------------------------------------------------------------------------------
 
+
 def environment():
-    return {"PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC", "HOME": "/nonexistent",
-            "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C",
+        "TZ": "UTC",
+        "HOME": "/nonexistent",
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def describe(status):
@@ -152,8 +173,13 @@ def describe(status):
 
 def read_report(path):
     wall, user, system, peak, minor, major, status = path.read_text().split()
-    return {"wall": float(wall), "cpu": float(user) + float(system), "peak_mb": int(peak) * 1024 / 1e6,
-            "faults": int(minor) + int(major), "status": int(status)}
+    return {
+        "wall": float(wall),
+        "cpu": float(user) + float(system),
+        "peak_mb": int(peak) * 1024 / 1e6,
+        "faults": int(minor) + int(major),
+        "status": int(status),
+    }
 
 
 def parse_line(text):
@@ -198,11 +224,35 @@ def run_once(workload, library, folder, scratch):
     report_file.unlink(missing_ok=True)
     command, socket = workload.command, str(scratch / "socket")
     if workload.server:
-        command = [*command, "--port", "0", "--unixsocket", socket, "--dir", str(scratch), "--save", "", "--appendonly", "no",
-                   "--activedefrag", "no", "--loglevel", "warning", "--proc-title-template", "redis"]
+        command = [
+            *command,
+            "--port",
+            "0",
+            "--unixsocket",
+            socket,
+            "--dir",
+            str(scratch),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--activedefrag",
+            "no",
+            "--loglevel",
+            "warning",
+            "--proc-title-template",
+            "redis",
+        ]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen([PROGRAMS / "measure", report_file, library, *command], cwd=folder, stdin=subprocess.DEVNULL,
-                                   stdout=out, stderr=errors, env=environment() | workload.env, start_new_session=True)
+        process = subprocess.Popen(
+            [PROGRAMS / "measure", report_file, library, *command],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            env=environment() | workload.env,
+            start_new_session=True,
+        )
         try:
             wall = serve(process, folder, socket) if workload.server else None
             process.wait(timeout=TIMEOUT_S)
@@ -224,6 +274,7 @@ def run_once(workload, library, folder, scratch):
 
 
 # --- all runs ------------------------------------------------------------------------------------------------------
+
 
 def median_of(runs):
     """The medians of all keys over the runs that succeeded; an error if none or if any failed."""
@@ -265,25 +316,35 @@ def machine():
             return "?"
 
     git = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return {"cpu": first("/proc/cpuinfo", r"^model name\s*:(.*)"), "cores": os.cpu_count(),
-            "memory_gb": round(int(first("/proc/meminfo", r"^MemTotal:\s*(\d+)")) * 1024 / 1e9, 1),
-            "kernel": os.uname().release, "system": first("/etc/os-release", r'^PRETTY_NAME="(.*)"'),
-            "huge_pages": first("/sys/kernel/mm/transparent_hugepage/enabled", r"\[(\w+)\]"),
-            "load_before": round(os.getloadavg()[0], 2), "acre": git.stdout.strip() or "?",
-            "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    return {
+        "cpu": first("/proc/cpuinfo", r"^model name\s*:(.*)"),
+        "cores": os.cpu_count(),
+        "memory_gb": round(int(first("/proc/meminfo", r"^MemTotal:\s*(\d+)")) * 1024 / 1e9, 1),
+        "kernel": os.uname().release,
+        "system": first("/etc/os-release", r'^PRETTY_NAME="(.*)"'),
+        "huge_pages": first("/sys/kernel/mm/transparent_hugepage/enabled", r"\[(\w+)\]"),
+        "load_before": round(os.getloadavg()[0], 2),
+        "acre": git.stdout.strip() or "?",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
 
 
 def versions(libraries, chosen):
     """Versions of Debian packages by the files that were used; a library of elsewhere is named by its file."""
+
     def package(path):
         for candidate in {path, path.replace("/usr/lib/", "/lib/", 1), os.path.realpath(path)}:
-            owner = subprocess.run(["dpkg-query", "-S", candidate], capture_output=True, text=True).stdout.partition(": ")[0]
+            owner = subprocess.run(["dpkg-query", "-S", candidate], capture_output=True, text=True).stdout.partition(
+                ": "
+            )[0]
             if owner:
                 break
         else:
             return None
         owner = owner.split(",")[0]
-        shown = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}", owner], capture_output=True, text=True)
+        shown = subprocess.run(
+            ["dpkg-query", "-W", "-f", "${Package} ${Version}", owner], capture_output=True, text=True
+        )
         return shown.stdout or None
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -296,19 +357,36 @@ def versions(libraries, chosen):
 
 def arguments():
     names = lambda text: [word for word in re.split(r"[,\s]+", text) if word]
-    p = argparse.ArgumentParser(prog="bench/run.sh", description="acre against its peers; see bench/README.md",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="bench/run.sh",
+        description="acre against its peers; see bench/README.md",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     e = os.environ.get
     p.add_argument("--quick", action="store_true", help="small scale, three rounds: a look in less than five minutes")
     p.add_argument("--repeats", type=int, default=int(e("BENCH_REPEATS", 0)), help="rounds; 0 is 5, or 3 if quick")
-    p.add_argument("--only", type=names, default=names(e("BENCH_ONLY", "")),
-                   help="these workloads (names, or kinds: workload, program, table)")
+    p.add_argument(
+        "--only",
+        type=names,
+        default=names(e("BENCH_ONLY", "")),
+        help="these workloads (names, or kinds: workload, program, table)",
+    )
     p.add_argument("--skip", type=names, default=names(e("BENCH_SKIP", "")), help="all but these")
-    p.add_argument("--allocators", type=names, default=names(e("BENCH_ALLOCATORS", "")), help="only these, in this order")
+    p.add_argument(
+        "--allocators", type=names, default=names(e("BENCH_ALLOCATORS", "")), help="only these, in this order"
+    )
     p.add_argument("--out", type=pathlib.Path, default=PROGRAMS, help="where results.json and its kin go")
-    p.add_argument("--docs", nargs="?", type=pathlib.Path, const=ROOT / "docs", metavar="FOLDER",
-                   help="also write benchmarks.svg and benchmarks.md there (docs/ if none is named)")
-    p.add_argument("--from", dest="source", type=pathlib.Path, metavar="RESULTS", help="run nothing, show this results.json again")
+    p.add_argument(
+        "--docs",
+        nargs="?",
+        type=pathlib.Path,
+        const=ROOT / "docs",
+        metavar="FOLDER",
+        help="also write benchmarks.svg and benchmarks.md there (docs/ if none is named)",
+    )
+    p.add_argument(
+        "--from", dest="source", type=pathlib.Path, metavar="RESULTS", help="run nothing, show this results.json again"
+    )
     p.add_argument("--list", action="store_true", help="print the workloads and allocators and stop")
     return p.parse_args()
 
@@ -352,10 +430,20 @@ def main():
                 used["acre"] = shutil.copy(used["acre"], scratch / "libacre.so")
             runs = measure_all(chosen, used, repeats, folder, scratch)
         results = {
-            "machine": about, "quick": options.quick, "repeats": repeats, "took_s": round(time.monotonic() - began),
+            "machine": about,
+            "quick": options.quick,
+            "repeats": repeats,
+            "took_s": round(time.monotonic() - began),
             "libraries": libraries,
-            "workloads": {w.name: {"kind": w.kind, "time": w.time, "command": [os.path.basename(w.command[0]), *w.command[1:]],
-                                   "env": w.env} for w in chosen},
+            "workloads": {
+                w.name: {
+                    "kind": w.kind,
+                    "time": w.time,
+                    "command": [os.path.basename(w.command[0]), *w.command[1:]],
+                    "env": w.env,
+                }
+                for w in chosen
+            },
             "medians": {w.name: {name: median_of(r) for name, r in runs[w.name].items()} for w in chosen},
             "runs": runs,
         }
@@ -365,17 +453,21 @@ def main():
     print(report.as_text(results))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "benchmarks.md").write_text(report.as_markdown(results))
-    try:
-        import picture
-        picture.draw(results, options.out / "benchmarks.svg")
-    except ImportError as error:
-        say(f"no picture: {error} (Debian: python3-matplotlib)")
+    pictures = [options.out / "benchmarks.svg"]
     if options.docs:
         options.docs.mkdir(parents=True, exist_ok=True)
         report.put_into(options.docs / "benchmarks.md", report.as_markdown(results))
-        picture.draw(results, options.docs / "benchmarks.svg")
-    say(f"wrote results.json, benchmarks.md and benchmarks.svg to {os.path.relpath(options.out)}"
-        + (f", the last two also to {os.path.relpath(options.docs)}" if options.docs else ""))
+        pictures.append(options.docs / "benchmarks.svg")
+    try:
+        import picture
+
+        for path in pictures:
+            picture.draw(results, path)
+    except ImportError as error:
+        say(f"no picture: {error} (Debian: python3-matplotlib)")
+    say(f"results.json, benchmarks.md and benchmarks.svg are in {os.path.relpath(options.out)}")
+    if options.docs:
+        say(f"figures and picture are in {os.path.relpath(options.docs)}")
     failed = [f"{w} on {a}" for w, by in results["medians"].items() for a, m in by.items() if "error" in m]
     if failed:
         sys.exit(f"bench: failed: {', '.join(failed)}")

@@ -2,23 +2,26 @@
 
     inputs.py FOLDER [SIZE]      SIZE is 1 for `make bench`; the quick mode takes less
 
-Every file follows from a fixed seed and SIZE alone, so two machines measure the same work. A file that is there already, made
-by the same version of this script at the same size, is left alone (FOLDER/stamp says which that was).
+Every file follows from a fixed seed and SIZE alone, so two machines measure the same work. A file that is there
+already, made by the same version of this script at the same size, is left alone (FOLDER/stamp says which that was).
 
-The inputs are of the kind that the program is used for: a page description with text, paths and pictures for ghostscript; a
-schema with indices, updates and deletes for sqlite; records with attributes for xmllint; code with structs, loops and
-calls for the compilers; job-shop scheduling and bit-vector equations for z3; text, trees, tables and closures for the scripting
-languages; strings, hashes, lists and sorted sets of many sizes for redis, some of them replaced, grown and deleted.
+The inputs are of the kind that the program is used for: a page description with text, paths and pictures for
+ghostscript; a schema with indices, updates and deletes for sqlite; records with attributes for xmllint; code with
+structs, loops and calls for the compilers; job-shop scheduling and bit-vector equations for z3; text, trees, tables
+and closures for the scripting languages; strings, hashes, lists and sorted sets of many sizes for redis, some of them
+replaced, grown and deleted.
 """
 import hashlib
 import pathlib
 import random
 import sys
 
-WORDS = ("allocator arena block bucket budget cache class commit core count cycle delay edge empty fault field free full "
-         "grow guard heap hole index kernel large layer limit line list lock magazine map mean medium merge move node "
-         "number offset order owner page part peak place pool record refill region reserve ring root run sample shard "
-         "size slot small space split stack state table tail thread time trace tree unit value wait word zero").split()
+WORDS = (
+    "allocator arena block bucket budget cache class commit core count cycle delay edge empty fault field free full "
+    "grow guard heap hole index kernel large layer limit line list lock magazine map mean medium merge move node "
+    "number offset order owner page part peak place pool record refill region reserve ring root run sample shard "
+    "size slot small space split stack state table tail thread time trace tree unit value wait word zero"
+).split()
 
 
 def text(rng, words):
@@ -62,7 +65,9 @@ def redis_load(path, size):
             elif kind < 0.70:
                 f.write(command("DEL", f"key:{key}"))
             elif kind < 0.80:
-                f.write(command("HSET", f"hash:{key // 16}", f"field:{rng.randrange(200)}", text(rng, rng.randint(1, 12))))
+                f.write(
+                    command("HSET", f"hash:{key // 16}", f"field:{rng.randrange(200)}", text(rng, rng.randint(1, 12)))
+                )
             elif kind < 0.88:
                 f.write(command("LPUSH", f"list:{key // 16}", text(rng, rng.randint(1, 20))))
             elif kind < 0.92:
@@ -77,25 +82,35 @@ def ghostscript_page(path, size):
     rng = random.Random(2)
     with open(path, "w") as f:
         f.write("%!PS-Adobe-3.0\n/F { findfont exch scalefont setfont } bind def\n")
-        f.write("/tree { dup 0 eq { pop } { gsave 0 60 rlineto currentpoint stroke translate 0.72 dup scale 0 0 moveto\n"
-                "  dup 1 sub 25 rotate 0 0 moveto tree -50 rotate 0 0 moveto 1 sub tree grestore } ifelse } def\n")
+        f.write(
+            "/tree { dup 0 eq { pop } { gsave 0 60 rlineto currentpoint stroke translate 0.72 dup scale 0 0 moveto\n"
+            "  dup 1 sub 25 rotate 0 0 moveto tree -50 rotate 0 0 moveto 1 sub tree grestore } ifelse } def\n"
+        )
         fonts = ["Times-Roman", "Helvetica", "Courier-Bold", "Times-Italic"]
         for page in range(scaled(size, 24)):
             f.write(f"%%Page: {page + 1} {page + 1}\n")
             for line in range(60):
-                f.write(f"{rng.randint(7, 12)} /{rng.choice(fonts)} F {rng.random():.2f} setgray 40 {760 - line * 12} moveto "
-                        f"({text(rng, 12)}) show\n")
+                f.write(
+                    f"{rng.randint(7, 12)} /{rng.choice(fonts)} F {rng.random():.2f} setgray 40 {760 - line * 12} moveto "
+                    f"({text(rng, 12)}) show\n"
+                )
             for _ in range(120):
                 points = " ".join(f"{rng.randint(0, 600)} {rng.randint(0, 800)}" for _ in range(3))
-                f.write(f"{rng.random():.2f} {rng.random():.2f} {rng.random():.2f} setrgbcolor newpath "
-                        f"{rng.randint(0, 600)} {rng.randint(0, 800)} moveto {points} curveto "
-                        f"{'fill' if rng.random() < 0.3 else 'stroke'}\n")
+                f.write(
+                    f"{rng.random():.2f} {rng.random():.2f} {rng.random():.2f} setrgbcolor newpath "
+                    f"{rng.randint(0, 600)} {rng.randint(0, 800)} moveto {points} curveto "
+                    f"{'fill' if rng.random() < 0.3 else 'stroke'}\n"
+                )
             f.write("gsave 300 100 translate 0 setgray 0.5 setlinewidth 0 0 moveto 10 tree grestore\n")
             data = "".join(f"{rng.randrange(256):02x}" for _ in range(64 * 64 * 3))
-            f.write("gsave 60 60 translate 200 200 scale 64 64 8 [64 0 0 -64 0 64] "
-                    f"{{currentfile 192 string readhexstring pop}} false 3 colorimage\n{data}\ngrestore\n")
-            f.write("<< /ShadingType 2 /ColorSpace /DeviceRGB /Coords [0 0 600 800] "
-                    "/Function << /FunctionType 2 /Domain [0 1] /C0 [1 0.9 0.9] /C1 [0.2 0.3 0.9] /N 1.5 >> >> pop\nshowpage\n")
+            f.write(
+                "gsave 60 60 translate 200 200 scale 64 64 8 [64 0 0 -64 0 64] "
+                f"{{currentfile 192 string readhexstring pop}} false 3 colorimage\n{data}\ngrestore\n"
+            )
+            f.write(
+                "<< /ShadingType 2 /ColorSpace /DeviceRGB /Coords [0 0 600 800] "
+                "/Function << /FunctionType 2 /Domain [0 1] /C0 [1 0.9 0.9] /C1 [0.2 0.3 0.9] /N 1.5 >> >> pop\nshowpage\n"
+            )
         f.write("%%EOF\n")
 
 
@@ -103,30 +118,38 @@ def sqlite_script(path, size):
     rng = random.Random(3)
     customers = scaled(size, 8000)
     with open(path, "w") as f:
-        f.write("PRAGMA journal_mode=memory;\n"
-                "CREATE TABLE customer(id INTEGER PRIMARY KEY, name TEXT, city TEXT, note TEXT);\n"
-                "CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer INT, article TEXT, price REAL, blurb TEXT);\n"
-                "CREATE INDEX customer_name ON customer(name);\n"
-                "CREATE INDEX purchase_customer ON purchase(customer);\n"
-                "CREATE INDEX purchase_article ON purchase(article, price);\nBEGIN;\n")
+        f.write(
+            "PRAGMA journal_mode=memory;\n"
+            "CREATE TABLE customer(id INTEGER PRIMARY KEY, name TEXT, city TEXT, note TEXT);\n"
+            "CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer INT, article TEXT, price REAL, blurb TEXT);\n"
+            "CREATE INDEX customer_name ON customer(name);\n"
+            "CREATE INDEX purchase_customer ON purchase(customer);\n"
+            "CREATE INDEX purchase_article ON purchase(article, price);\nBEGIN;\n"
+        )
         for i in range(customers):
-            f.write(f"INSERT INTO customer VALUES({i},'{text(rng, 2)}','{rng.choice(WORDS)}','{text(rng, rng.randint(1, 60))}');\n")
+            f.write(
+                f"INSERT INTO customer VALUES({i},'{text(rng, 2)}','{rng.choice(WORDS)}','{text(rng, rng.randint(1, 60))}');\n"
+            )
         for i in range(customers * 6):
-            f.write(f"INSERT INTO purchase VALUES({i},{rng.randrange(customers)},'{text(rng, 2)}',{rng.random() * 100:.2f},"
-                    f"'{text(rng, rng.randint(1, 24))}');\n")
+            f.write(
+                f"INSERT INTO purchase VALUES({i},{rng.randrange(customers)},'{text(rng, 2)}',{rng.random() * 100:.2f},"
+                f"'{text(rng, rng.randint(1, 24))}');\n"
+            )
         f.write("COMMIT;\n")
-        f.write("UPDATE customer SET note = note || ' ' || note WHERE id % 3 = 0;\n"
-                "DELETE FROM purchase WHERE id % 4 = 1;\n"
-                "SELECT city, count(*), sum(price) FROM customer JOIN purchase ON customer = customer.id GROUP BY city ORDER BY 3;\n"
-                "SELECT article, avg(price), max(length(blurb)) FROM purchase GROUP BY article ORDER BY 2 DESC LIMIT 50;\n"
-                "CREATE TABLE summary AS SELECT customer, group_concat(article, ', ') a, sum(price) p FROM purchase GROUP BY 1;\n"
-                "INSERT INTO purchase SELECT id + 10000000, customer, article, price / 2, blurb || article FROM purchase;\n"
-                "SELECT count(*), sum(length(a)) FROM summary;\n"
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)\n"
-                "  SELECT count(DISTINCT printf('%d-%s', i % 997, hex(i * 2654435761 % 65536))) FROM n;\n"
-                "SELECT name, count(*) FROM customer c JOIN purchase p ON p.customer = c.id WHERE p.price > 50 GROUP BY name\n"
-                "  ORDER BY count(*) DESC, name LIMIT 20;\n"
-                "VACUUM;\n")
+        f.write(
+            "UPDATE customer SET note = note || ' ' || note WHERE id % 3 = 0;\n"
+            "DELETE FROM purchase WHERE id % 4 = 1;\n"
+            "SELECT city, count(*), sum(price) FROM customer JOIN purchase ON customer = customer.id GROUP BY city ORDER BY 3;\n"
+            "SELECT article, avg(price), max(length(blurb)) FROM purchase GROUP BY article ORDER BY 2 DESC LIMIT 50;\n"
+            "CREATE TABLE summary AS SELECT customer, group_concat(article, ', ') a, sum(price) p FROM purchase GROUP BY 1;\n"
+            "INSERT INTO purchase SELECT id + 10000000, customer, article, price / 2, blurb || article FROM purchase;\n"
+            "SELECT count(*), sum(length(a)) FROM summary;\n"
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)\n"
+            "  SELECT count(DISTINCT printf('%d-%s', i % 997, hex(i * 2654435761 % 65536))) FROM n;\n"
+            "SELECT name, count(*) FROM customer c JOIN purchase p ON p.customer = c.id WHERE p.price > 50 GROUP BY name\n"
+            "  ORDER BY count(*) DESC, name LIMIT 20;\n"
+            "VACUUM;\n"
+        )
 
 
 def xml_document(path, size):
@@ -134,8 +157,10 @@ def xml_document(path, size):
     with open(path, "w") as f:
         f.write("<?xml version='1.0'?>\n<store>\n")
         for i in range(scaled(size, 55000)):
-            f.write(f"<item id='i{i}' kind='{rng.choice(WORDS)}' stock='{rng.randrange(100)}'><name>{text(rng, 3)}</name>"
-                    f"<price currency='EUR'>{rng.random() * 100:.2f}</price><tags>")
+            f.write(
+                f"<item id='i{i}' kind='{rng.choice(WORDS)}' stock='{rng.randrange(100)}'><name>{text(rng, 3)}</name>"
+                f"<price currency='EUR'>{rng.random() * 100:.2f}</price><tags>"
+            )
             f.write("".join(f"<tag>{rng.choice(WORDS)}</tag>" for _ in range(rng.randint(0, 6))))
             f.write(f"</tags><text>{text(rng, rng.randint(2, 50))}</text></item>\n")
         f.write("</store>\n")
@@ -145,15 +170,23 @@ def c_program(path, size):
     rng = random.Random(5)
     functions = scaled(size, 48)
     with open(path, "w") as f:
-        f.write("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <stdint.h>\n#include <math.h>\n")
+        f.write(
+            "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <stdint.h>\n#include <math.h>\n"
+        )
         for i in range(functions):
-            fields = "".join(f"    {rng.choice(['int', 'double', 'char *', 'uint64_t'])} {w}_{k};\n"
-                             for k, w in enumerate(rng.sample(WORDS, 8)))
+            fields = "".join(
+                f"    {rng.choice(['int', 'double', 'char *', 'uint64_t'])} {w}_{k};\n"
+                for k, w in enumerate(rng.sample(WORDS, 8))
+            )
             f.write(f"typedef struct s{i} {{\n    long weight;\n    struct s{i} *next;\n{fields}}} s{i};\n")
-            f.write(f"static long walk{i}(const s{i} *s, long seed)\n{{\n    long sum = seed;\n"
-                    f"    for (; s; s = s->next) sum = sum * {rng.randint(3, 99)} + s->weight;\n    return sum;\n}}\n")
-            f.write(f"long f{i}(long a, long b, long *out, int n)\n{{\n    s{i} node[{rng.randint(2, 9)}] = {{{{.weight = a}}}};\n"
-                    "    node[0].next = &node[1];\n    double x = (double)a;\n")
+            f.write(
+                f"static long walk{i}(const s{i} *s, long seed)\n{{\n    long sum = seed;\n"
+                f"    for (; s; s = s->next) sum = sum * {rng.randint(3, 99)} + s->weight;\n    return sum;\n}}\n"
+            )
+            f.write(
+                f"long f{i}(long a, long b, long *out, int n)\n{{\n    s{i} node[{rng.randint(2, 9)}] = {{{{.weight = a}}}};\n"
+                "    node[0].next = &node[1];\n    double x = (double)a;\n"
+            )
             for k in range(rng.randint(8, 24)):
                 kind = rng.randrange(5)
                 c = rng.randint(2, 1000)
@@ -162,19 +195,23 @@ def c_program(path, size):
                 elif kind == 1:
                     f.write(f"    if (a % {c} > b) a += b << {c % 13}; else b -= a / {c};\n")
                 elif kind == 2:
-                    f.write(f"    switch (a & 7) {{ case 0: b += {c}; break; case 3: a = ~b; break; case 5: x *= {c}.5; break; "
-                            f"default: out[{c} % n] ^= b; }}\n")
+                    f.write(
+                        f"    switch (a & 7) {{ case 0: b += {c}; break; case 3: a = ~b; break; case 5: x *= {c}.5; break; "
+                        f"default: out[{c} % n] ^= b; }}\n"
+                    )
                 elif kind == 3:
                     f.write(f"    x = sqrt(x * x + {c}) + (double)walk{i}(node, a + {c});\n")
                 else:
-                    f.write(f"    while (b > {c}) {{ b = b / 3 + (long)(x / {c}); a ^= b; if (a == {c * 7}) break; }}\n")
+                    f.write(
+                        f"    while (b > {c}) {{ b = b / 3 + (long)(x / {c}); a ^= b; if (a == {c * 7}) break; }}\n"
+                    )
             if i > 0:
                 f.write(f"    if (n > {rng.randint(1, 50)}) b += f{rng.randrange(i)}(b, a, out, n - 1);\n")
             f.write(f"    return a + b + (long)x + walk{i}(node, b);\n}}\n")
         f.write("int main(int argc, char **argv)\n{\n    long out[64] = {0}, sum = 0;\n    (void)argv;\n")
         for i in range(functions):
             f.write(f"    sum += f{i}(argc, {i}, out, 64);\n")
-        f.write("    printf(\"%ld\\n\", sum);\n}\n")
+        f.write('    printf("%ld\\n", sum);\n}\n')
 
 
 def smt_problem(path, size):
@@ -182,6 +219,7 @@ def smt_problem(path, size):
     rng = random.Random(6)
     jobs, machines = 8, 6
     with open(path, "w") as f:
+
         def shop(bound_factor):
             starts, length = {}, {}
             f.write("(push)\n")
@@ -197,10 +235,14 @@ def smt_problem(path, size):
             for m in range(machines):
                 for a in range(jobs):
                     for b in range(a):
-                        f.write(f"(assert (or (>= t{a}_{m} (+ t{b}_{m} {length[b, m]})) "
-                                f"(>= t{b}_{m} (+ t{a}_{m} {length[a, m]}))))\n")
-            longest = max(max(sum(length[j, m] for m in range(machines)) for j in range(jobs)),
-                          max(sum(length[j, m] for j in range(jobs)) for m in range(machines)))
+                        f.write(
+                            f"(assert (or (>= t{a}_{m} (+ t{b}_{m} {length[b, m]})) "
+                            f"(>= t{b}_{m} (+ t{a}_{m} {length[a, m]}))))\n"
+                        )
+            longest = max(
+                max(sum(length[j, m] for m in range(machines)) for j in range(jobs)),
+                max(sum(length[j, m] for j in range(jobs)) for m in range(machines)),
+            )
             for s in starts:
                 f.write(f"(assert (<= (+ {starts[s]} {length[s]}) {int(longest * bound_factor)}))\n")
             f.write("(check-sat)\n(pop)\n")
@@ -208,9 +250,11 @@ def smt_problem(path, size):
         for _ in range(scaled(size, 36)):
             shop(1.15)
         for i in range(scaled(size, 4)):
-            f.write("(push)\n(declare-const x (_ BitVec 9))\n(declare-const y (_ BitVec 9))\n"
-                    "(assert (not (= (bvmul (bvadd x y) (bvadd x y)) (bvadd (bvmul x x) (bvadd (bvmul (_ bv2 9) (bvmul x y)) "
-                    f"(bvmul y y))))))\n(assert (bvugt x (_ bv{i} 9)))\n(check-sat)\n(pop)\n")
+            f.write(
+                "(push)\n(declare-const x (_ BitVec 9))\n(declare-const y (_ BitVec 9))\n"
+                "(assert (not (= (bvmul (bvadd x y) (bvadd x y)) (bvadd (bvmul x x) (bvadd (bvmul (_ bv2 9) (bvmul x y)) "
+                f"(bvmul y y))))))\n(assert (bvugt x (_ bv{i} 9)))\n(check-sat)\n(pop)\n"
+            )
 
 
 LUA = r"""
@@ -253,7 +297,9 @@ def count(t) = t.left ? 1 + count(t.left) + count(t.right) : 1
 total = 0
 (16 * n).ceil.times { total += count(tree(13)) }
 rng = Random.new(7)
-people = Array.new((110000 * n).to_i) { |i| {name: "person #{rng.rand(100000)} of #{i}", age: rng.rand(90), tags: [rng.rand(5)] * 3} }
+people = Array.new((110000 * n).to_i) { |i|
+  {name: "person #{rng.rand(100000)} of #{i}", age: rng.rand(90), tags: [rng.rand(5)] * 3}
+}
 groups = people.group_by { |p| p[:age] }
 text = groups.sort.map { |age, list| "#{age}: " + list.map { |p| p[:name].upcase }.sort.join(", ") }.join("\n")
 words = text.scan(/[A-Z]+ \d+/).size
@@ -273,7 +319,8 @@ class Node:
 def tree(d): return Node(tree(d - 1), tree(d - 1)) if d else Node(None, None)
 def count(t): return 1 + count(t.left) + count(t.right) if t.left else 1
 total = sum(count(tree(12)) for _ in range(max(1, int(14 * n))))
-people = [{"name": f"person {rng.randrange(100000)}", "age": rng.randrange(90), "tags": [rng.randrange(5)] * 3, "note": "x" * rng.randrange(300)}
+people = [{"name": f"person {rng.randrange(100000)}", "age": rng.randrange(90), "tags": [rng.randrange(5)] * 3,
+           "note": "x" * rng.randrange(300)}
           for _ in range(int(45000 * n))]
 data = json.loads(json.dumps(people))
 groups = collections.defaultdict(list)
@@ -292,6 +339,7 @@ print(total, words, len(swapped), sum(map(len, arrays)), len(table))
 def script(source):
     def write(path, size):
         pathlib.Path(path).write_text(source.replace("SIZE", repr(size)))
+
     return write
 
 

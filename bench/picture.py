@@ -1,9 +1,10 @@
-"""The picture of the results: geometric means of time (to the right is slower) and of peak memory (up is bigger), one point an
-allocator, glibc at 1, 1. It is drawn by matplotlib from the same numbers as the tables."""
+"""The picture of the results: geometric means of time (to the right is slower) and of peak memory (up is bigger), one
+point an allocator, glibc at 1, 1. It is drawn by matplotlib from the same numbers as the tables."""
 import itertools
 import math
 
 import matplotlib
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
@@ -26,7 +27,7 @@ def distance(box, point):
 
 
 def place_labels(figure, axes, points):
-    """Puts each label beside its point where it covers no point, no other label, no border and, if it can be, no line."""
+    """Puts each label beside its point where it covers no point, label or border and, if it can be, no line."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     at = {name: axes.transData.transform(xy) for name, xy in points.items()}
@@ -36,9 +37,21 @@ def place_labels(figure, axes, points):
     scale = figure.dpi / 72
     one_x, one_y = axes.transData.transform((1, 1))
     for name in sorted(points, key=lambda n: (n != "acre", points[n])):
-        label = axes.annotate(name, points[name], xytext=(0, 0), textcoords="offset points", fontsize=11.5, zorder=4, va="bottom",
-                              color=ACCENT if name == "acre" else INK, fontweight="bold" if name == "acre" else "normal")
-        width, height = (label.get_window_extent(renderer).width / scale, label.get_window_extent(renderer).height / scale)
+        label = axes.annotate(
+            name,
+            points[name],
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=11.5,
+            zorder=4,
+            va="bottom",
+            color=ACCENT if name == "acre" else INK,
+            fontweight="bold" if name == "acre" else "normal",
+        )
+        width, height = (
+            label.get_window_extent(renderer).width / scale,
+            label.get_window_extent(renderer).height / scale,
+        )
         best = None
         for far, turn in itertools.product((8, 16, 28, 42, 60), range(16)):
             angle = math.tau * turn / 16
@@ -62,8 +75,14 @@ def place_labels(figure, axes, points):
         if far_off:
             px, py = at[name]
             edge = (min(max(px, box.x0), box.x1), min(max(py, box.y0), box.y1))
-            axes.annotate("", points[name], xytext=((edge[0] - px) / scale, (edge[1] - py) / scale), textcoords="offset points",
-                          zorder=2, arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4})
+            axes.annotate(
+                "",
+                points[name],
+                xytext=((edge[0] - px) / scale, (edge[1] - py) / scale),
+                textcoords="offset points",
+                zorder=2,
+                arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4},
+            )
 
 
 def draw(results, path):
@@ -71,7 +90,9 @@ def draw(results, path):
     if not times:
         return
     points = {name: (times[name], memory[name]) for name in times}
-    with plt.rc_context({"font.family": "DejaVu Sans", "svg.fonttype": "path", "svg.hashsalt": "acre", "font.size": 10.5}):
+    with plt.rc_context(
+        {"font.family": "DejaVu Sans", "svg.fonttype": "path", "svg.hashsalt": "acre", "font.size": 10.5}
+    ):
         figure, axes = plt.subplots(figsize=(8, 5.6), dpi=100)
         axes.set_xlim(limits(times.values()))
         axes.set_ylim(limits(memory.values()))
@@ -85,17 +106,38 @@ def draw(results, path):
             axes.spines[side].set_color(QUIET)
         axes.tick_params(colors=QUIET)
         for name, (x, y) in points.items():
-            axes.scatter([x], [y], s=95 if name == "acre" else 65, color=ACCENT if name == "acre" else PEER, zorder=3.5 if name == "acre" else 3,
-                         edgecolor="white", linewidth=1.2)
+            axes.scatter(
+                [x],
+                [y],
+                s=95 if name == "acre" else 65,
+                color=ACCENT if name == "acre" else PEER,
+                zorder=3.5 if name == "acre" else 3,
+                edgecolor="white",
+                linewidth=1.2,
+            )
         base = report.base_of(results)
         axes.set_xlabel(f"time, {base} = 1   (left is faster)", color=INK, labelpad=8)
         axes.set_ylabel(f"peak memory, {base} = 1   (down is smaller)", color=INK, labelpad=8)
         m = results["machine"]
-        figure.suptitle(f"Time against memory: geometric means over {len(report.counted(results))} workloads and programs", x=0.02, y=0.985,
-                        ha="left", fontsize=13, color=INK, fontweight="bold")
-        figure.text(0.02, 0.925, f"{m['cpu']}, {m['cores']} cores, Linux {m['kernel']}, {m['date']}; medians of "
-                    f"{results['repeats']} interleaved rounds{', quick scale' if results['quick'] else ''}",
-                    ha="left", va="center", fontsize=9.5, color=QUIET)
+        figure.suptitle(
+            f"Time against memory: geometric means over {len(report.counted(results))} workloads and programs",
+            x=0.02,
+            y=0.985,
+            ha="left",
+            fontsize=13,
+            color=INK,
+            fontweight="bold",
+        )
+        figure.text(
+            0.02,
+            0.925,
+            f"{m['cpu']}, {m['cores']} cores, Linux {m['kernel']}, {m['date']}; medians of "
+            f"{results['repeats']} interleaved rounds{', quick scale' if results['quick'] else ''}",
+            ha="left",
+            va="center",
+            fontsize=9.5,
+            color=QUIET,
+        )
         figure.tight_layout(rect=(0, 0, 1, 0.91))
         place_labels(figure, axes, points)
         figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)

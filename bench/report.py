@@ -29,8 +29,11 @@ def base_of(results):
 
 def counted(results):
     """Workloads that are part of the means: those that succeeded on every allocator."""
-    return [w for w, about in results["workloads"].items() if about["kind"] != "table"
-            and all("error" not in m for m in results["medians"][w].values())]
+    return [
+        w
+        for w, about in results["workloads"].items()
+        if about["kind"] != "table" and all("error" not in m for m in results["medians"][w].values())
+    ]
 
 
 def geometric_means(results, metric, kinds=("workload", "program")):
@@ -41,8 +44,12 @@ def geometric_means(results, metric, kinds=("workload", "program")):
         return {}
 
     def mean(name):
-        logs = [math.log(max(results["medians"][w][name][metric], 1e-9) / max(results["medians"][w][base][metric], 1e-9)) for w in rows]
+        logs = [
+            math.log(max(results["medians"][w][name][metric], 1e-9) / max(results["medians"][w][base][metric], 1e-9))
+            for w in rows
+        ]
         return math.exp(sum(logs) / len(logs))
+
     return {name: mean(name) for name in results["libraries"]}
 
 
@@ -52,8 +59,13 @@ def best_per_program(results, metric):
     peers = [name for name in results["libraries"] if name != "acre"]
     if not rows or not peers:
         return None
-    logs = [math.log(max(min(results["medians"][w][p][metric] for p in peers), 1e-9) / max(results["medians"][w][base][metric], 1e-9))
-            for w in rows]
+    logs = [
+        math.log(
+            max(min(results["medians"][w][p][metric] for p in peers), 1e-9)
+            / max(results["medians"][w][base][metric], 1e-9)
+        )
+        for w in rows
+    ]
     return math.exp(sum(logs) / len(logs))
 
 
@@ -78,7 +90,13 @@ def metric_rows(results, metric, show):
         cells = [show(good[n]) if n in good else "failed" for n in names]
         best = min(good, key=good.get) if good else None
         peers = [good[n] for n in good if n != "acre"]
-        ratio = f"{good['acre'] / max(min(peers), 1e-9):.2f}" if compare and "acre" in good and peers else "-" if compare else None
+        ratio = (
+            f"{good['acre'] / max(min(peers), 1e-9):.2f}"
+            if compare and "acre" in good and peers
+            else "-"
+            if compare
+            else None
+        )
         rows.append((w, cells, names.index(best) if best else None, ratio))
     return (["", *names] + (["acre / best"] if compare else [])), rows
 
@@ -86,7 +104,11 @@ def metric_rows(results, metric, show):
 def mean_rows(results):
     rows = []
     for metric, title in (("time", "time"), ("cpu", "CPU time"), ("peak_mb", "peak memory"), ("faults", "page faults")):
-        for label, kinds in (("", ("workload", "program")), (", workloads", ("workload",)), (", programs", ("program",))):
+        for label, kinds in (
+            ("", ("workload", "program")),
+            (", workloads", ("workload",)),
+            (", programs", ("program",)),
+        ):
             if label and metric not in ("time", "peak_mb"):
                 continue
             means = geometric_means(results, metric, kinds)
@@ -114,8 +136,10 @@ def scaling_row(results):
     one, two = (results["medians"].get(w) for w in ("small_random", "small_random_2"))
     if not one or not two:
         return None
-    cells = [2 * one[n]["time"] / two[n]["time"] if "error" not in one[n] and "error" not in two[n] else math.nan
-             for n in results["libraries"]]
+    cells = [
+        2 * one[n]["time"] / two[n]["time"] if "error" not in one[n] and "error" not in two[n] else math.nan
+        for n in results["libraries"]
+    ]
     return [f"{c:.2f}" for c in cells]
 
 
@@ -139,12 +163,16 @@ def headline(results):
     m = results["machine"]
     spreads = sorted(x["time_spread"] for by in results["medians"].values() for x in by.values() if "time_spread" in x)
     spread = spreads[len(spreads) // 2] if spreads else 0
-    return (f"{m['date']}, {m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, Linux {m['kernel']}, {m['system']}, huge pages "
-            f"{m['huge_pages']}; acre {m['acre']}; {results['repeats']} interleaved rounds{', quick scale' if results['quick'] else ''}, "
-            f"medians, {results['took_s']} s; median spread of the times {spread:.0%}; load average before {m['load_before']}")
+    return (
+        f"{m['date']}, {m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, Linux {m['kernel']}, {m['system']}, "
+        f"huge pages {m['huge_pages']}; acre {m['acre']}; {results['repeats']} interleaved rounds"
+        f"{', quick scale' if results['quick'] else ''}, medians, {results['took_s']} s; median spread of the times "
+        f"{spread:.0%}; load average before {m['load_before']}"
+    )
 
 
 # --- text ----------------------------------------------------------------------------------------------------------
+
 
 def text_table(title, header, rows):
     """rows: (name, cells, index of the best, last column or None); the best has a star."""
@@ -154,10 +182,27 @@ def text_table(title, header, rows):
         cells = [cell + ("*" if i == best else " ") for i, cell in enumerate(cells)]
         lines.append([name, *cells, *([row[3]] if len(row) > 3 and row[3] is not None else [])])
     widths = [max(len(str(line[i])) for line in [header, *lines]) for i in range(len(header))]
+
     def fit(line):
-        return "  ".join(str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip()
-    return "\n".join([title, fit([h + (" " if 0 < i <= len(lines[0]) - 1 and h != "acre / best" else "") for i, h in enumerate(header)]),
-                      *map(fit, lines)]) + "\n"
+        return "  ".join(
+            str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(line, widths))
+        ).rstrip()
+
+    return (
+        "\n".join(
+            [
+                title,
+                fit(
+                    [
+                        h + (" " if 0 < i <= len(lines[0]) - 1 and h != "acre / best" else "")
+                        for i, h in enumerate(header)
+                    ]
+                ),
+                *map(fit, lines),
+            ]
+        )
+        + "\n"
+    )
 
 
 def as_text(results):
@@ -174,17 +219,27 @@ def as_text(results):
                 parts.append(text_table(title, ["", *names], rows))
     scaling = scaling_row(results)
     if scaling:
-        parts.append(text_table("Threads: work of two over work of one, small_random (2 is perfect)", ["", *names],
-                                [("two over one", scaling, None)]))
+        parts.append(
+            text_table(
+                "Threads: work of two over work of one, small_random (2 is perfect)",
+                ["", *names],
+                [("two over one", scaling, None)],
+            )
+        )
     means = mean_rows(results)
     if means:
-        parts.append(text_table(f"Geometric means over {len(counted(results))} rows, {base_of(results)} = 1", ["", *names], means))
+        parts.append(
+            text_table(
+                f"Geometric means over {len(counted(results))} rows, {base_of(results)} = 1", ["", *names], means
+            )
+        )
     for w, word, ratio, best in shortcomings(results):
         parts.append(f"acre falls short: {w}, {word} {ratio:.2f} of {best}")
     return "\n".join(parts)
 
 
 # --- markdown ------------------------------------------------------------------------------------------------------
+
 
 def markdown_table(header, rows):
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
@@ -198,22 +253,36 @@ def markdown_table(header, rows):
 
 def as_markdown(results):
     names, m = list(results["libraries"]), results["machine"]
-    parts = [headline(results) + ".\n",
-             "Allocators: " + "; ".join(f"{n} ({v})" for n, v in m["versions"].items()) + ".\n"]
+    parts = [
+        headline(results) + ".\n",
+        "Allocators: " + "; ".join(f"{n} ({v})" for n, v in m["versions"].items()) + ".\n",
+    ]
     if m["programs"]:
         parts.append("Programs: " + ", ".join(m["programs"]) + ".\n")
-    parts.append(f"Made by `bench/run.sh{' --quick' if results['quick'] else ''} --docs`; the best of each row is bold, less is better.\n")
+    parts.append(
+        f"Made by `bench/run.sh{' --quick' if results['quick'] else ''} --docs`; the best of each row is bold, less is "
+        "better.\n"
+    )
     means = mean_rows(results)
     if means:
-        parts += [f"### Geometric means over {len(counted(results))} rows, {base_of(results)} = 1\n",
-                  "![Time against memory, one point per allocator](benchmarks.svg)\n", markdown_table(["", *names], means)]
+        parts += [
+            f"### Geometric means over {len(counted(results))} rows, {base_of(results)} = 1\n",
+            "![Time against memory, one point per allocator](benchmarks.svg)\n",
+            markdown_table(["", *names], means),
+        ]
         best = {metric: best_per_program(results, metric) for metric in ("time", "peak_mb")}
         if all(best.values()):
-            parts.append(f"The best peer of each row would be at {best['time']:.3f} in time and {best['peak_mb']:.3f} in memory.\n")
+            parts.append(
+                f"The best peer of each row would be at {best['time']:.3f} in time and {best['peak_mb']:.3f} in "
+                "memory.\n"
+            )
         short = shortcomings(results)
         if short:
-            parts.append("acre takes over 1.10 of the time of the fastest peer, or over 1.25 of the memory of the smallest, in: "
-                         + "; ".join(f"{w} ({word} {ratio:.2f} of {peer})" for w, word, ratio, peer in short) + ".\n")
+            parts.append(
+                "acre takes over 1.10 of the time of the fastest peer, or over 1.25 of the memory of the smallest, in: "
+                + "; ".join(f"{w} ({word} {ratio:.2f} of {peer})" for w, word, ratio, peer in short)
+                + ".\n"
+            )
     for metric, title, show in METRICS:
         header, rows = metric_rows(results, metric, show)
         if rows:
@@ -225,9 +294,13 @@ def as_markdown(results):
                 parts += [f"### {title}\n", markdown_table(["", *names], rows)]
     scaling = scaling_row(results)
     if scaling:
-        parts += ["### Threads: work of two over work of one (2 is perfect)\n",
-                  markdown_table(["", *names], [("small_random", scaling, None)])]
-    failed = [f"{w} on {n}: {x['error']}" for w, by in results["medians"].items() for n, x in by.items() if "error" in x]
+        parts += [
+            "### Threads: work of two over work of one (2 is perfect)\n",
+            markdown_table(["", *names], [("small_random", scaling, None)]),
+        ]
+    failed = [
+        f"{w} on {n}: {x['error']}" for w, by in results["medians"].items() for n, x in by.items() if "error" in x
+    ]
     if failed:
         parts += ["### Failed\n", "\n".join(f"- {line}" for line in failed) + "\n"]
     return "\n".join(parts)

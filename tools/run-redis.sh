@@ -1,9 +1,12 @@
 #!/bin/bash
-# acre's main job, seen from a user: redis-server under redis-benchmark on the system's malloc and on acre, the same load,
+# acre's main job, seen from a user: redis-server under redis-benchmark on the system's malloc and on acre, the same
+# load,
 # and what each allocator made of the memory side by side; then acre's own report. Under two minutes.
 #
-# The two take turns (system, acre, system, acre, …) and the table shows medians, so that a machine that gets slower or faster
-# meanwhile does not decide. "The system's malloc" is the C library's, preloaded: Debian links redis with jemalloc, which
+# The two take turns (system, acre, system, acre, …) and the table shows medians, so that a machine that gets slower or
+# faster
+# meanwhile does not decide. "The system's malloc" is the C library's, preloaded: Debian links redis with jemalloc,
+# which
 # WITH_JEMALLOC=1 adds as a third column (and a third of the time).
 #
 # Environment: ROUNDS (3), WITH_JEMALLOC, ACRE_LIB (another library than build/libacre.so), BUILD (build).
@@ -161,7 +164,8 @@ round() { # system|jemalloc|acre
         "after FLUSHALL $(($(tail -n 1 "$tmp/$allocator.later") / 1024)) MiB"
 }
 
-# ---- the rounds, and the table ----------------------------------------------------------------------------------------
+# ---- the rounds, and the table
+# ----------------------------------------------------------------------------------------
 
 allocators=(system acre)
 [ "${WITH_JEMALLOC:-0}" != 1 ] || allocators=(system jemalloc acre)

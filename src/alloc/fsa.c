@@ -267,7 +267,8 @@ static bool take_recycled(fsa *f, uint32_t c, fsa_source *source, uint32_t page)
     for (uint32_t i = atomic_load_explicit(&r->hint, memory_order_relaxed); i < used_words; i++) {
         uint64_t used = bits_mask(r->virgin - 64u * i);
         if ((atomic_load_explicit(&bits[i], memory_order_relaxed) & used) == 0) continue;
-        atomic_store_explicit(&r->hint, (uint16_t)(i + 1), memory_order_relaxed); /* before: a return after the take lowers it */
+        /* before: a return after the take lowers it */
+        atomic_store_explicit(&r->hint, (uint16_t)(i + 1), memory_order_relaxed);
         set_pending(f, c, source, page, i, word_take(&bits[i], used));
         if (!source->pending) continue;
         if (r->purged) take_purged(f, c, r, i);
@@ -484,8 +485,9 @@ static size_t purge_page_holes(fsa *f, uint32_t c, uint32_t page)
 
 static bool can_purge_holes(const fsa *f)
 {
-    return provider_can(f->pool->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(f->pool->provider) <= PURGE_BYTES &&
-           os_page_bytes() <= PURGE_BYTES;
+    const acre_provider *p = f->pool->provider;
+    bool fine_enough = provider_page_bytes(p) <= PURGE_BYTES && os_page_bytes() <= PURGE_BYTES;
+    return fine_enough && provider_can(p, ACRE_CAN_DECOMMIT);
 }
 
 /* One step of a class's round. False: its list is empty, or it is not time for another round. */

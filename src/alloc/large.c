@@ -17,7 +17,8 @@ static char *slot_address(const large_slot *s)
 /* Slots are big: the latest one or two of the smallest class always may stay. */
 static size_t limit(const large *l)
 {
-    return l->policy.cache_bytes_max ? l->policy.cache_bytes_max : l->live / 4 > LARGE_SLOT_MIN ? l->live / 4 : LARGE_SLOT_MIN;
+    size_t most = page_policy_limit(&l->policy, l->live);
+    return l->policy.cache_bytes_max || most > LARGE_SLOT_MIN ? most : LARGE_SLOT_MIN;
 }
 
 static size_t page_round(const large *l, size_t bytes)

@@ -35,8 +35,11 @@ enum { MEDIUM_TIERS = 3, MEDIUM_PAGE_SHIFT = 21 };
 /* A block must be larger than its tier's unit; alignment alone can send a small request here. */
 #define MEDIUM_SIZE_MIN ((size_t)4096 + 256)
 enum { MEDIUM_LOG2_MIN = 12, MEDIUM_LOG2_MAX = 25 }; /* sizes are in (2^12, 2^25] */
-/* By log2(size - 1): what sizes are rounded to. Not finer than the tier's granule, nor than 1/64 of the power of two. */
-static const uint8_t medium_step_log2[MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN] = {8, 8, 8, 9, 10, 12, 12, 13, 16, 16, 16, 17, 18};
+/* By log2(size - 1): what sizes are rounded to. Not finer than the tier's granule, nor than 1/64 of the power of two.
+ * */
+static const uint8_t medium_step_log2[MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN] = {
+    8, 8, 8, 9, 10, 12, 12, 13, 16, 16, 16, 17, 18,
+};
 
 typedef struct medium_page { /* a page's place in its medium's list of empty, committed pages */
     uint32_t emptied_ms;
@@ -49,7 +52,8 @@ typedef struct medium_page { /* a page's place in its medium's list of empty, co
  * cached bit, which belongs to whoever does. */
 typedef struct medium_handle {
     uint32_t node;          /* bin << MEDIUM_NODE_BITS | node; stays after a free, to tell a second one from nonsense */
-    _Atomic uint32_t block; /* granules << MEDIUM_GRANULES_SHIFT | start in the unit, in granules | the two bits below */
+    /* granules << MEDIUM_GRANULES_SHIFT | start in the unit, in granules | the two bits below */
+    _Atomic uint32_t block;
 } medium_handle;
 enum {
     MEDIUM_START_MASK = 31,
@@ -62,7 +66,7 @@ enum {
 /* Blocks are filed by bin: one for each size that medium_round gives, 64 per doubling. */
 enum { MEDIUM_BINS = (MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN) * 64, MEDIUM_BIN_NONE = MEDIUM_BINS };
 _Static_assert(MEDIUM_BIN_NONE < 1 << (32 - MEDIUM_NODE_BITS), "a bin fits beside a node");
-_Static_assert(2 * (MEDIUM_RANGE_BYTES / 4096 + 2) < (size_t)1 << MEDIUM_NODE_BITS, "so does a node of the largest range");
+_Static_assert(2 * (MEDIUM_RANGE_BYTES / 4096 + 2) < (size_t)1 << MEDIUM_NODE_BITS, "and a node of the largest range");
 
 typedef struct medium_range {
     struct medium *owner;
@@ -139,7 +143,8 @@ static inline uint32_t medium_bin(size_t rounded)
 static inline uint32_t medium_handle_bin(const medium_handle *h) { return h->node >> MEDIUM_NODE_BITS; }
 
 /* bytes: 1 … MEDIUM_SIZE_MAX; align: a power of two <= 1 MiB; zero: the block reads zero (memory that is known to be
- * zero is not cleared). site: an address to remember with the block, or NULL. NULL: no memory, no address space, budget. */
+ * zero is not cleared). site: an address to remember with the block, or NULL. NULL: no memory, no address space,
+ * budget. */
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site);
 /* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
 acre_status medium_free(medium *m, void *p);

@@ -94,6 +94,7 @@ ACRE_API void free(void *block)
         void **top = tc->hit.top[c];
         if (likely(top != tc->hit.end[c])) {
             *top = block;
+            atomic_signal_fence(memory_order_release); /* a fork in between must not find an empty slot below top */
             tc->hit.top[c] = top + 1;
             return;
         }

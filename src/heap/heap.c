@@ -77,16 +77,17 @@ static bool process_init(void)
     misuse_set_policy(o->on_error);
     if (!space_init(o->reserve_bytes)) return false;
     size_classes_init(&default_sizes, 0, 0);
+    uint32_t delay_ms = o->purge_delay_ms ? o->purge_delay_ms : 1; /* in a heap's options 0 is the default */
     acre_heap_options options = {
         .name = "process",
         .budget_bytes = o->budget_bytes,
         .fill = o->fill,
-        .purge_delay_ms = o->purge_delay_ms,
+        .purge_delay_ms = delay_ms,
         .cache_bytes_max = o->cache_bytes_max,
         .magazine_bytes_max = o->magazine_bytes_max,
         .thread_bytes_max = o->thread_bytes_max,
     };
-    page_policy policy = {.delay_ms = o->purge_delay_ms, .cache_bytes_max = o->cache_bytes_max};
+    page_policy policy = {.delay_ms = delay_ms, .cache_bytes_max = o->cache_bytes_max};
     page_pool_init(&flexible_pool, acre_provider_flexible(), policy);
     set_up(&process_heap, &options, HEAP_PROCESS, o->stats);
     atomic_store_explicit(&heaps[HEAP_PROCESS], &process_heap, memory_order_release);
@@ -218,14 +219,20 @@ static void trim_all_shared(void)
     heap_for_each(trim_visit, &keep);
 }
 
+/* A single_thread heap, and another thread asks. */
+static bool is_wrong_thread(const acre_heap *h)
+{
+    return h->single_thread && h->medium.single_thread != os_thread_id();
+}
+
 static acre_status reason(const acre_heap *h, size_t size)
 {
-    if (h->single_thread && h->medium.single_thread != os_thread_id()) return ACRE_WRONG_THREAD;
     if (size > PTRDIFF_MAX) return ACRE_TOO_LARGE;
     return account_has_room(&h->account, size > CHUNK_BYTES ? size : CHUNK_BYTES) ? ACRE_NO_MEMORY : ACRE_OVER_BUDGET;
 }
 
-/* acre holds more memory than ever. Some of it may be lying about: what the thread keeps of block sizes that it does not
+/* acre holds more memory than ever. Some of it may be lying about: what the thread keeps of block sizes that it does
+ * not
  * use now pins pages that could have served, and what another allocator has kept for more than a moment goes back, at a
  * fraction of what the page faults of the growth cost. So a program that changes from one kind of block to another does
  * not hold the memory of both. */
@@ -244,6 +251,10 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
     }
     if (unlikely(size > PTRDIFF_MAX)) {
         *why = ACRE_TOO_LARGE;
+        return NULL;
+    }
+    if (unlikely(is_wrong_thread(h))) {
+        *why = ACRE_WRONG_THREAD;
         return NULL;
     }
     int saved = errno; /* a call that succeeds leaves errno alone */
@@ -302,6 +313,7 @@ static acre_status free_small(void *p)
     acre_status status;
     acre_heap *h = small_owner(p, &c, &status);
     if (unlikely(!h)) return status;
+    if (unlikely(is_wrong_thread(h))) return ACRE_WRONG_THREAD;
     thread_cache *tc = heap_thread_cache(h);
     if (unlikely(h->observed) && !observed_free(h, tc, p, h->sizes->size[c])) return ACRE_DOUBLE_FREE;
     threads_enter(tc);
@@ -314,7 +326,7 @@ static acre_status free_small(void *p)
 static acre_status free_medium(medium_range *r, void *p)
 {
     acre_heap *h = r->owner->heap;
-    if (h->single_thread && r->owner->single_thread != os_thread_id()) return ACRE_WRONG_THREAD;
+    if (unlikely(is_wrong_thread(h))) return ACRE_WRONG_THREAD;
     bool cached;
     size_t bytes = medium_usable(r, p, &cached);
     if (bytes == 0) return medium_free(r->owner, p); /* says what is wrong with it */
@@ -344,6 +356,10 @@ acre_status heap_free(void *p)
         large *l = large_owner(p, &usable);
         if (l) {
             acre_heap *h = l->heap;
+            if (unlikely(is_wrong_thread(h))) {
+                errno = saved;
+                return ACRE_WRONG_THREAD;
+            }
             if (unlikely(h->observed)) observed_free(h, heap_thread_cache(h), p, usable);
             status = large_free(l, p);
         } else if (space_contains(p) && large_is_free_slot(p)) {
@@ -443,7 +459,7 @@ size_t heap_trim_shared(acre_heap *h, size_t keep_bytes)
     fsa_trim(&h->fsa);
     if (keep_bytes == 0) bytes += fsa_purge_holes(&h->fsa);
     bytes += page_pool_trim(h->fsa.pool, keep_bytes);
-    if (!h->single_thread || h->medium.single_thread == os_thread_id()) bytes += medium_trim(&h->medium, keep_bytes);
+    if (!is_wrong_thread(h)) bytes += medium_trim(&h->medium, keep_bytes);
     return bytes + large_trim(&h->large, keep_bytes);
 }
 

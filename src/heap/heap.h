@@ -72,7 +72,8 @@ acre_heap *heap_owner(const void *block, size_t *usable);
 /* In place. */
 bool heap_resize(acre_heap *heap, void *block, size_t usable, size_t size);
 void *heap_realloc(acre_heap *heap, void *block, size_t size, acre_status *why);
-/* Ages what the allocators keep: gives back what has been free for delay_ms. effort: 1 is what an allocation may cost. */
+/* Ages what the allocators keep: gives back what has been free for delay_ms. effort: 1 is what an allocation may cost.
+ * */
 void heap_tick(acre_heap *heap, uint32_t delay_ms, uint32_t effort);
 size_t heap_trim(acre_heap *heap, size_t keep_bytes);
 /* The same without the calling thread's cache. */

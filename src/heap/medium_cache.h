@@ -1,11 +1,13 @@
 /* medium_cache: the blocks over 4 KiB that a thread has freed lately, by size.
  *
  * A request and a freed block meet in a *bin*, one per size that medium_round can give: 64 per doubling from 4 KiB to
- * 32 MiB. A bin is a list, latest first, threaded through a few dozen entries. An entry knows its block's handle, and the
+ * 32 MiB. A bin is a list, latest first, threaded through a few dozen entries. An entry knows its block's handle, and
+ * the
  * handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
  *
  * Bounds: MEDIUM_CACHE_ENTRIES blocks; of those that are small beside bytes_max (a quarter at most), bytes_max in all;
- * of bigger ones the latest only. A bytes_max below the smallest block turns the cache off. What must make room is freed oldest first. Part of a thread cache: one thread's. */
+ * of bigger ones the latest only. A bytes_max below the smallest block turns the cache off. What must make room is
+ * freed oldest first. Part of a thread cache: one thread's. */
 #ifndef ACRE_HEAP_MEDIUM_CACHE_H
 #define ACRE_HEAP_MEDIUM_CACHE_H
 

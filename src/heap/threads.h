@@ -1,7 +1,8 @@
 /* threads: which threads exist, which caches they have, and what happens when they end.
  *
  * A thread is known from its first miss on. Its end is told by a pthread key; what it held goes back to the heaps.
- * Other destructors may still allocate after that: such a thread works without caches. In the child of a fork the threads of
+ * Other destructors may still allocate after that: such a thread works without caches. In the child of a fork the
+ * threads of
  * the parent are gone without notice; their caches are given back there, except those whose owner was inside of a slow
  * path at the moment of the fork, which are abandoned (their state may be half-way). */
 #ifndef ACRE_HEAP_THREADS_H

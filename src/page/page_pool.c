@@ -128,7 +128,10 @@ uint32_t page_pool_take(page_pool *pool, bool *zeroed)
     return page;
 }
 
-static size_t limit(const page_pool *pool) { return page_policy_limit(&pool->policy, (size_t)pool->used << CHUNK_SHIFT); }
+static size_t limit(const page_pool *pool)
+{
+    return page_policy_limit(&pool->policy, (size_t)pool->used << CHUNK_SHIFT);
+}
 
 /* --- giving back ------------------------------------------------------------------------------------------------ */
 

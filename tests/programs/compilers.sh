@@ -1,5 +1,6 @@
 #!/bin/bash
-# gcc and clang compile a C file of 200,000 lines on acre (functions, structs, tables, strings, switches, by a generator),
+# gcc and clang compile a C file of 200,000 lines on acre (functions, structs, tables, strings, switches, by a
+# generator),
 # optimizing; the object files equal bit for bit. A sixth of it also at -O2 with debug information; FULL=1: all of it.
 #
 # LINES=n changes the size.

@@ -1,6 +1,8 @@
 #!/bin/bash
-# The moments at which an allocator is called that no ordinary program shows: before the first constructor and after the last
-# exit handler, inside dlopen and dlclose, from a dying thread, in the child of a fork while threads were allocating. Small C
+# The moments at which an allocator is called that no ordinary program shows: before the first constructor and after
+# the last
+# exit handler, inside dlopen and dlclose, from a dying thread, in the child of a fork while threads were allocating.
+# Small C
 # programs of src/, compiled here; their output has to be the one on the system's malloc.
 # shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
@@ -11,7 +13,8 @@ cc -o "$tmp/in/early_late" "$here/src/early_late.c"
 cc -o "$tmp/in/dlopen" "$here/src/dlopen.c"
 cc -shared -fPIC -o "$tmp/in/plugin.so" "$here/src/plugin.c"
 cc -o "$tmp/in/fork_exec" "$here/src/fork_exec.c"
-cc -o "$tmp/in/linked" "$here/src/mix.c" -Wl,--no-as-needed "$tmp/in/plugin.so" # its constructor runs before the program's
+# its constructor runs before the program's
+cc -o "$tmp/in/linked" "$here/src/mix.c" -Wl,--no-as-needed "$tmp/in/plugin.so"
 
 run_both early-late bash -c '"$1"; echo "status $?"' bash "$tmp/in/early_late"
 loaded_in early_late

@@ -1,6 +1,7 @@
 #!/bin/bash
 # ghostscript renders a document of 500 pages: text in eleven fonts, curves, clipping, dashes, images, shadings, forms,
-# and pages that build large dictionaries and save and restore them. Once from PostScript to grey pages, once from PDF (with
+# and pages that build large dictionaries and save and restore them. Once from PostScript to grey pages, once from PDF
+# (with
 # transparency) to colour with anti-aliased text; every pixel equal on both allocators.
 #
 # PAGES=n renders fewer.

@@ -76,7 +76,8 @@ git commit-graph write --reachable --no-progress
 git gc -q --prune=now
 show
 END
-# The packs of origin and clone stay out: threads race in them. Their contents are in the output; the last one is compared.
+# The packs of origin and clone stay out: threads race in them. Their contents are in the output; the last one is
+# compared.
 ignore=('*.rev' 'logs' 'index' 'ORIG_HEAD' '*.pack' '*.idx' 'commit-graph*' 'packs')
 run_both history bash "$tmp/in/work.sh"
 loaded_in git

@@ -5,7 +5,8 @@
 #     need sqlite3
 #     run_both build sqlite3 -batch :memory: '.read in.sql'
 #
-# A run happens in a fresh folder of the same name for both allocators, so nothing that a program writes can differ by its
+# A run happens in a fresh folder of the same name for both allocators, so nothing that a program writes can differ by
+# its
 # path. Its stdout, its exit code and every file that it leaves in that folder have to be equal, bit for bit. That the
 # library was mapped, in which processes, and that malloc is bound to it is read from the dynamic linker, not assumed.
 #
@@ -67,7 +68,8 @@ trap 'exit 143' TERM
 
 # ---- Debian packages ----------------------------------------------------------------------------------------------
 
-# need PACKAGE[:COMMAND]… makes sure of programs. COMMAND (default: the package's name) is what shows that it is there: a
+# need PACKAGE[:COMMAND]… makes sure of programs. COMMAND (default: the package's name) is what shows that it is there:
+# a
 # name in PATH, or a file if it starts with a slash. What lacks is installed; where that cannot be, the test is skipped.
 need() {
     local item command missing=() sudo=
@@ -132,7 +134,8 @@ under=()                 # a script may put a command before both runs: under=(p
 ignore=()                # patterns of produced files that are not compared
 ld_env=()
 
-# Sets ld_env, the environment that puts the next command on an allocator: on system | acre. The linker writes the objects
+# Sets ld_env, the environment that puts the next command on an allocator: on system | acre. The linker writes the
+# objects
 # that it loads to one file per process. Both runs get it so that nothing but the allocator differs.
 on() {
     rm -rf "$tmp/ld.$1"
@@ -162,7 +165,8 @@ describe() { # exit status in words
     esac
 }
 
-# run_one LABEL system|acre COMMAND…: leaves $tmp/LABEL.KIND.{dir,out,err,status}; the command finds its input in $tmp/in.
+# run_one LABEL system|acre COMMAND…: leaves $tmp/LABEL.KIND.{dir,out,err,status}; the command finds its input in
+# $tmp/in.
 run_one() {
     local label=$1 kind=$2 status=0 start=${EPOCHREALTIME/./}
     shift 2

@@ -3,9 +3,12 @@
 #   - real programs, short, under ulimit -v 4000000 (their own scripts of this folder, made small);
 #   - /bin/true, `python3 -c pass` under ulimit -v 400000, and others under ulimit -d;
 #   - a program that allocates until NULL, checks ENOMEM, and goes on;
-#   - vm.overcommit_memory=2, where every writable mapping is charged when it is made. This is the whole machine's setting:
-#     it is changed for some seconds, and put back whatever happens to this script, by its own trap or by a watchdog. A sanitizer
-#     that runs meanwhile may fail to start, so ctest should run this test alone (RUN_SERIAL). OVERCOMMIT=0 leaves it out.
+#   - vm.overcommit_memory=2, where every writable mapping is charged when it is made. This is the whole machine's
+# setting:
+#     it is changed for some seconds, and put back whatever happens to this script, by its own trap or by a watchdog. A
+# sanitizer
+#     that runs meanwhile may fail to start, so ctest should run this test alone (RUN_SERIAL). OVERCOMMIT=0 leaves it
+# out.
 # shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 limit_s=120
@@ -65,9 +68,11 @@ short compilers LINES=4000
 short perl
 short git COMMITS=200
 
-# ---- 400 MB, and the end of it ----------------------------------------------------------------------------------------
+# ---- 400 MB, and the end of it
+# ----------------------------------------------------------------------------------------
 
-# Each size has to reach a fifth of the limit in a process of its own, twice; in one process after the other sizes nothing
+# Each size has to reach a fifth of the limit in a process of its own, twice; in one process after the other sizes
+# nothing
 # is asked but ENOMEM, for others keep addresses to themselves too.
 exhaust() { # label, KiB
     local size
@@ -95,7 +100,8 @@ run_both data-mix "$tmp/in/mix" 8000 2000000 2
 limited -d 1000000
 run_both data-exhaust "$tmp/in/exhaust" 1000000 "${LEAST:-20}" 900
 
-# ---- no overcommit ----------------------------------------------------------------------------------------------------
+# ---- no overcommit
+# ----------------------------------------------------------------------------------------------------
 
 if [ "${OVERCOMMIT:-1}" = 0 ]; then
     say "vm.overcommit_memory=2 left out (OVERCOMMIT=0)"

@@ -1,5 +1,6 @@
 #!/bin/bash
-# ninja builds a hundred small C files with two jobs, links them and runs the result, ninja and all that it starts on acre:
+# ninja builds a hundred small C files with two jobs, links them and runs the result, ninja and all that it starts on
+# acre:
 # some hundreds of short processes. Every object file and the program equal.
 # shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"

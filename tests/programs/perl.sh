@@ -1,5 +1,6 @@
 #!/bin/bash
-# perl on acre: strings that grow, hashes of hashes, sorting, regular expressions, closures, weak references, objects with
+# perl on acre: strings that grow, hashes of hashes, sorting, regular expressions, closures, weak references, objects
+# with
 # destructors, interpreter threads (each a deep copy of the whole interpreter) and fork; one line of digest per part.
 # shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"

@@ -1,12 +1,15 @@
 #!/bin/bash
 # redis-server on acre. First a million operations of redis-benchmark over random keys: strings of 8 B to 20 KB, lists,
-# hashes, sets, sorted sets, MSET; pipelined, from fifty clients, with a second I/O thread, so that memory is allocated on
+# hashes, sets, sorted sets, MSET; pipelined, from fifty clients, with a second I/O thread, so that memory is allocated
+# on
 # one thread and freed on another. Then a deterministic load whose DEBUG DIGEST, of the whole data set, has to equal the
-# one on the system's malloc: as loaded, after a save and reload, and after FLUSHALL and loading again; in between, children
+# one on the system's malloc: as loaded, after a save and reload, and after FLUSHALL and loading again; in between,
+# children
 # are forked for BGSAVE and large values are freed by UNLINK and FLUSHALL ASYNC on redis' own threads.
 #
 # Debian's redis is linked with jemalloc and uses it wherever malloc is not preloaded: that is "the system" here.
-# SHORT=1 does a hundredth of it. No network: a socket in the temporary folder. No persistence but the saves that are asked for.
+# SHORT=1 does a hundredth of it. No network: a socket in the temporary folder. No persistence but the saves that are
+# asked for.
 # shellcheck source=tests/programs/lib.bash
 . "$(dirname "$0")/lib.bash"
 

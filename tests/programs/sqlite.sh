@@ -1,5 +1,6 @@
 #!/bin/bash
-# sqlite3 builds a database of more than 200 MB in memory, indexes it, changes it, asks it and checks it; every answer and
+# sqlite3 builds a database of more than 200 MB in memory, indexes it, changes it, asks it and checks it; every answer
+# and
 # the size equal on both allocators. Memory is what sqlite spends its time on here: 4.3 KiB blocks by the ten thousand.
 #
 # ROWS=n changes the size (default 400000, some 600 bytes each).

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A small program under valgrind with the library preloaded, three ways:
-#   - --soname-synonyms=somalloc=nouserintercepts: valgrind leaves the library's malloc alone, so acre's own code runs in
+#   - --soname-synonyms=somalloc=nouserintercepts: valgrind leaves the library's malloc alone, so acre's own code runs
+# in
 #     valgrind's address space, where no more than 128 GB can be reserved in all;
 #   - plain memcheck, which puts its own malloc in place of ours: acre only loads, and its constructors run;
 #   - no tool (--tool=none), acre's own code again, without memcheck.

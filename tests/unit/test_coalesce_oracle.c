@@ -3,7 +3,8 @@
  *   test_coalesce_oracle [operations = 10,000,000] [seed = 1]
  *
  * The oracle is the range itself as one sorted array of blocks and holes, searched from end to end. Every allocation
- * must take exactly the hole that the oracle picks (smallest usable size that is enough, then lowest offset), every free
+ * must take exactly the hole that the oracle picks (smallest usable size that is enough, then lowest offset), every
+ * free
  * must leave the hole that the oracle has, every resize must succeed or fail as the oracle says; the totals and the
  * largest hole agree after each operation, and coalesce_check holds at intervals. Few live blocks keep the searches
  * short. Exit status 0: all agreed. */

@@ -154,6 +154,7 @@ static void a_freed_slot_is_used_again_with_its_memory(void **state)
     memset(p, 1, 40 * MIB);
     char *small = large_alloc(&l, 33 * MIB, 0, &zeroed);
     assert_ptr_equal(small, p);
+    assert_false(zeroed);
     assert_int_equal(probe_resident(p, 64 * MIB), 33 * MIB);
 }
 

@@ -1,6 +1,8 @@
 /*
- * Allocates and frees at every moment of a process's life that C code can get hold of: preinit_array, constructors of all
- * priorities, main, a thread's key destructors, atexit and on_exit handlers, destructors, and a stdio buffer that exit flushes.
+ * Allocates and frees at every moment of a process's life that C code can get hold of: preinit_array, constructors of
+ * all
+ * priorities, main, a thread's key destructors, atexit and on_exit handlers, destructors, and a stdio buffer that exit
+ * flushes.
  * A block made at one moment is checked and freed at another. Each moment writes a line, by write(2).
  */
 #define _GNU_SOURCE

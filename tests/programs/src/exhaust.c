@@ -1,7 +1,10 @@
 /*
- * Allocates until the limit of the process says no, frees everything, and does so again. Each time NULL has to come with
- * ENOMEM, the part of the limit that was asked for has to have been handed out, and what was handed out has to be there.
- * Without SIZE it goes from small over middle to large and mixed blocks in one process, each starting where the one before
+ * Allocates until the limit of the process says no, frees everything, and does so again. Each time NULL has to come
+ * with
+ * ENOMEM, the part of the limit that was asked for has to have been handed out, and what was handed out has to be
+ * there.
+ * Without SIZE it goes from small over middle to large and mixed blocks in one process, each starting where the one
+ * before
  * left the address space.
  *
  * usage: exhaust LIMIT_KIB LEAST_PERCENT [SIZE]  (under ulimit -v LIMIT_KIB)

@@ -1,6 +1,8 @@
 /*
- * Forks while threads allocate without pause, so that a fork falls into every state the allocator can be in. A child checks
- * what its parent had, allocates, resizes and frees at once, starts a thread of its own, and then ends by _exit, by exit or by exec
+ * Forks while threads allocate without pause, so that a fork falls into every state the allocator can be in. A child
+ * checks
+ * what its parent had, allocates, resizes and frees at once, starts a thread of its own, and then ends by _exit, by
+ * exit or by exec
  * of this program; vfork, posix_spawn and popen have their turn. A child that hangs is ended by its alarm.
  *
  * usage: fork_exec CHILDREN

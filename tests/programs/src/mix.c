@@ -1,5 +1,6 @@
 /*
- * Mixed sizes from one generator: allocate, resize, free and check contents; prints one line of checksum, which does not
+ * Mixed sizes from one generator: allocate, resize, free and check contents; prints one line of checksum, which does
+ * not
  * depend on addresses. Used where a whole program would be too much: under valgrind and under small limits.
  *
  * usage: mix STEPS MAX_BYTES THREADS

@@ -1,5 +1,6 @@
 /*
- * A plug-in as they come: allocates in its constructor, keeps memory in thread-local variables, starts a thread that dies,
+ * A plug-in as they come: allocates in its constructor, keeps memory in thread-local variables, starts a thread that
+ * dies,
  * frees in its destructor what other objects gave it. dlopen.c loads and unloads it many times.
  */
 #include <pthread.h>
