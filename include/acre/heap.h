@@ -37,10 +37,9 @@ typedef struct acre_heap_options {
     uint32_t classes_per_doubling;   /* 4 or 8; 0 = 8 */
     size_t named_align;              /* an alignment that larger blocks often have: best fit of its own; 0 = none */
     uint32_t purge_delay_ms;         /* free memory older than this goes back; 0 = 500, UINT32_MAX = never by age */
-    /* free memory kept at most, per allocator; 0 = half of what is in use, 16 MiB at least */
-    size_t cache_bytes_max;
+    size_t cache_bytes_max;          /* free memory kept at most, per allocator; 0 = age alone decides */
     size_t magazine_bytes_max;       /* a thread keeps at most this much of one block size; 0 = 64 KiB */
-    size_t thread_bytes_max;         /* … and of larger blocks, and the latest bigger one; 0 = 1 MiB, 1 = none */
+    size_t thread_bytes_max;         /* … and of larger blocks, and the latest bigger one; 0 = 256 KiB, 1 = none */
 } acre_heap_options;
 
 /* Where a block was asked for. A static one is what ACRE_HERE makes. */

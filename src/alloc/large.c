@@ -14,13 +14,6 @@ static char *slot_address(const large_slot *s)
     return s->table->base + (size_t)(s - s->table->slots) * slot_bytes(s->table->slot_class);
 }
 
-/* Slots are big: the latest one or two of the smallest class always may stay. */
-static size_t limit(const large *l)
-{
-    size_t most = page_policy_limit(&l->policy, l->live);
-    return l->policy.cache_bytes_max || most > LARGE_SLOT_MIN ? most : LARGE_SLOT_MIN;
-}
-
 static size_t page_round(const large *l, size_t bytes)
 {
     size_t page = provider_page_bytes(l->provider);
@@ -281,9 +274,9 @@ acre_status large_free(large *l, void *p)
     l->cached += s->committed;
     if (l->policy.fill) memset(p, FILL_MEMORY_DEALLOCATED, s->committed);
     push(&l->dirty[s->table->slot_class], s);
-    if (l->cached > limit(l) || now - l->checked_ms >= l->policy.delay_ms / 8) {
+    if (l->cached > l->policy.cache_bytes_max || now - l->checked_ms >= l->policy.delay_ms / 8) {
         l->checked_ms = now;
-        give_back(l, limit(l), (uint32_t)now, l->policy.delay_ms, 4);
+        give_back(l, l->policy.cache_bytes_max, (uint32_t)now, l->policy.delay_ms, 4);
     }
 out:
     lock_release(&l->lock);
@@ -320,7 +313,7 @@ void large_tick(large *l)
     uint64_t now = os_now_ms();
     if (!lock_try(&l->lock)) return;
     l->checked_ms = now;
-    give_back(l, limit(l), (uint32_t)now, l->policy.delay_ms, 1);
+    give_back(l, l->policy.cache_bytes_max, (uint32_t)now, l->policy.delay_ms, 1);
     lock_release(&l->lock);
 }
 

@@ -34,8 +34,6 @@ void medium_tier(uint32_t t, size_t *size_max, size_t *granule)
 /* Holes below this size stay when there is too much memory under holes: giving them back would cost more calls. */
 #define PURGE_HOLE_BYTES (256 * KIB)
 
-static size_t limit(const medium *m) { return page_policy_limit(&m->policy, m->used); }
-
 static void enter(medium *m)
 {
     if (!m->single_thread) lock_acquire(&m->lock);
@@ -464,15 +462,15 @@ acre_status medium_free(medium *m, void *p)
     m->frees++;
     count_used(m, 0, size);
     leave_pages(m, r, from, from + size);
-    /* Too much of the memory under holes: the one that just became larger goes, unless it is small. */
-    if (m->touched - m->used > limit(m) && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
+    /* More memory under holes than may be kept: the one that just became larger goes, unless it is small. */
+    if (m->touched - m->used > m->policy.cache_bytes_max && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
         size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
         m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
     }
     uint64_t now = os_now_ms();
-    if (m->cached > limit(m) || now - m->checked_ms >= m->policy.delay_ms / 8) {
+    if (m->cached > m->policy.cache_bytes_max || now - m->checked_ms >= m->policy.delay_ms / 8) {
         m->checked_ms = now;
-        give_back(m, limit(m), (uint32_t)now, m->policy.delay_ms, 8);
+        give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, 8);
     }
     leave(m);
     account_credit(m->account, size);
@@ -592,7 +590,7 @@ void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort)
     if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
     uint64_t now = os_now_ms();
     m->checked_ms = now;
-    give_back(m, limit(m), (uint32_t)now, delay_ms, PAGES * effort);
+    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, PAGES * effort);
     uint32_t most = can_purge_holes(m) ? NODES * effort : 0;
     uint64_t until = m->given_back + (uint64_t)BYTES * effort;
     for (uint32_t t = 0; t < MEDIUM_TIERS; t++)

@@ -121,6 +121,11 @@ ACRE_API void *calloc(size_t count, size_t size)
 ACRE_API void *realloc(void *block, size_t size)
 {
     if (block == NULL) return malloc(size);
+    size_t chunk = space_offset(block) >> CHUNK_SHIFT;
+    if (size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count) { /* the class that it has is the class it needs */
+        uint32_t c = space_page_class[chunk];
+        if (c != CLASS_NONE && c == process_cache->class_of[(size + 7) >> 3]) return block;
+    }
     acre_status why = ACRE_OK;
     if (size == 0) { /* glibc's choice, and what programs expect: a free */
         free(block);

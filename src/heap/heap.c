@@ -50,10 +50,10 @@ static void set_up(acre_heap *h, const acre_heap_options *o, uint16_t number, bo
     h->fill = o->fill;
     h->observed = observed || o->fill;
     h->policy = (page_policy){.delay_ms = (uint32_t)or_default(o->purge_delay_ms, 500),
-                              .cache_bytes_max = o->cache_bytes_max,
+                              .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX),
                               .fill = o->fill};
     h->magazine_bytes_max = or_default(o->magazine_bytes_max, 64 * KIB);
-    h->thread_bytes_max = or_default(o->thread_bytes_max, 1 * MIB);
+    h->thread_bytes_max = or_default(o->thread_bytes_max, 256 * KIB);
     if (o->small_size_max == 0 && o->classes_per_doubling == 0) {
         h->sizes = &default_sizes;
     } else {
@@ -87,7 +87,7 @@ static bool process_init(void)
         .magazine_bytes_max = o->magazine_bytes_max,
         .thread_bytes_max = o->thread_bytes_max,
     };
-    page_policy policy = {.delay_ms = delay_ms, .cache_bytes_max = o->cache_bytes_max};
+    page_policy policy = {.delay_ms = delay_ms, .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX)};
     page_pool_init(&flexible_pool, acre_provider_flexible(), policy);
     set_up(&process_heap, &options, HEAP_PROCESS, o->stats);
     atomic_store_explicit(&heaps[HEAP_PROCESS], &process_heap, memory_order_release);

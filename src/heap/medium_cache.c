@@ -42,7 +42,7 @@ bool medium_cache_evict(medium_cache *mc)
 bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block)
 {
     uint32_t bin = medium_handle_bin(h);
-    if (bin == MEDIUM_BIN_NONE || mc->bytes_max < MEDIUM_SIZE_MIN) return false;
+    if (bin == MEDIUM_BIN_NONE || bytes > mc->bytes_max) return false;
     bool big = bytes > mc->bytes_max / 4;
     if (big && mc->big) evict(mc, mc->big);
     while (!big && mc->bytes + bytes > mc->bytes_max) medium_cache_evict(mc);

@@ -6,7 +6,7 @@
  * handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
  *
  * Bounds: MEDIUM_CACHE_ENTRIES blocks; of those that are small beside bytes_max (a quarter at most), bytes_max in all;
- * of bigger ones the latest only. A bytes_max below the smallest block turns the cache off. What must make room is
+ * of bigger ones the latest only. Nothing above bytes_max is kept. What must make room is
  * freed oldest first. Part of a thread cache: one thread's. */
 #ifndef ACRE_HEAP_MEDIUM_CACHE_H
 #define ACRE_HEAP_MEDIUM_CACHE_H

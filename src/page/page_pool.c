@@ -128,11 +128,6 @@ uint32_t page_pool_take(page_pool *pool, bool *zeroed)
     return page;
 }
 
-static size_t limit(const page_pool *pool)
-{
-    return page_policy_limit(&pool->policy, (size_t)pool->used << CHUNK_SHIFT);
-}
-
 /* --- giving back ------------------------------------------------------------------------------------------------ */
 
 /* Takes up to PURGE_BATCH pages off the cold end of the dirty list: while more than keep_bytes are dirty, or the
@@ -207,10 +202,10 @@ void page_pool_give(page_pool *pool, uint32_t page)
     region_of_page(page)->used--;
     if (can_purge(pool)) {
         bool due = now - pool->checked_ms >= pool->policy.delay_ms / 8;
-        bool over = (size_t)pool->dirty.count << CHUNK_SHIFT > limit(pool);
+        bool over = (size_t)pool->dirty.count << CHUNK_SHIFT > pool->policy.cache_bytes_max;
         if (due) pool->checked_ms = now;
         if (due || over)
-            n = collect_cold(pool, limit(pool), (uint32_t)now, pool->policy.delay_ms, batch);
+            n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, pool->policy.delay_ms, batch);
     }
     lock_release(&pool->lock);
     if (n) decommit_batch(pool, batch, n);
@@ -223,7 +218,7 @@ bool page_pool_tick(page_pool *pool, uint32_t delay_ms)
     uint64_t now = os_now_ms();
     lock_acquire(&pool->lock);
     pool->checked_ms = now;
-    unsigned n = collect_cold(pool, limit(pool), (uint32_t)now, delay_ms, batch);
+    unsigned n = collect_cold(pool, pool->policy.cache_bytes_max, (uint32_t)now, delay_ms, batch);
     lock_release(&pool->lock);
     if (n) decommit_batch(pool, batch, n);
     return n > 0;

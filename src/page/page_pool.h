@@ -21,18 +21,9 @@
 
 typedef struct page_policy {
     uint32_t delay_ms;      /* a page free for longer goes back to the system */
-    size_t cache_bytes_max; /* more than this is never kept, whatever its age; 0 = page_policy_limit */
+    size_t cache_bytes_max; /* more than this is never kept, whatever its age; SIZE_MAX = age alone decides */
     bool fill;              /* write clear values to memory that comes and goes (page/fill.h) */
 } page_policy;
-
-/* What may be kept beside so many bytes in use: what the policy says, or else half of it, CACHE_BYTES_MIN at least. So
- * little is left of a heap that was big once, and a heap that breathes does not pay page faults for it. */
-#define CACHE_BYTES_MIN (16 * MIB)
-static inline size_t page_policy_limit(const page_policy *policy, size_t in_use)
-{
-    if (policy->cache_bytes_max) return policy->cache_bytes_max;
-    return in_use / 2 > CACHE_BYTES_MIN ? in_use / 2 : CACHE_BYTES_MIN;
-}
 
 typedef struct page_list {
     uint32_t head, tail; /* page numbers, 0 = empty */

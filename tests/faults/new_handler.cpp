@@ -19,6 +19,10 @@ static void check(bool holds, const char *text, int line)
 }
 #define CHECK(condition) check(condition, #condition, __LINE__)
 
+// clang declares these two with -fsized-deallocation only.
+void operator delete(void *block, std::size_t size) noexcept;
+void operator delete(void *block, std::size_t size, std::align_val_t align) noexcept;
+
 static volatile std::size_t too_much = PTRDIFF_MAX;
 static int handler_calls;
 static void *reserve;
@@ -66,7 +70,9 @@ int main()
     int *one = new int(7);
     CHECK(acre_owner(one) == acre_heap_process() && *one == 7);
     delete one;
-    CHECK(operator new(0) != nullptr);
+    void *volatile nothing = ::operator new(0);
+    CHECK(nothing != nullptr);
+    ::operator delete(nothing);
 
     CHECK(throws_bad_alloc([] { ::operator delete(::operator new(too_much)); }));
     CHECK(throws_bad_alloc([] { ::operator delete[](::operator new[](too_much)); }));

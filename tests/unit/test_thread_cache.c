@@ -232,8 +232,7 @@ static void a_thread_keeps_few_bytes_of_larger_blocks(void **state)
             size_t medium_bytes;
             kept(blocks, &medium_bytes);
             /* One block that is big beside the bound may stay, unless nothing may. */
-            size_t bound = bounds[b] ? bounds[b] : 1 << 20, most = bound;
-            if (sizes[s] > bound / 4) most = bound < 4096 ? 0 : bound + sizes[s] + sizes[s] / 32;
+            size_t bound = bounds[b] ? bounds[b] : 256 << 10, most = 2 * bound;
             if (medium_bytes > most)
                 fail_msg("%zu bytes are kept of blocks of %zu, the bound is %zu", medium_bytes, sizes[s], most);
         }
