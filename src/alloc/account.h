@@ -9,11 +9,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct account {
     _Atomic size_t bytes;
     _Atomic size_t peak;
     _Atomic size_t budget; /* 0 = none; may be changed at any time */
+    _Atomic uint32_t refused; /* charges that would have passed it, ever: tells why an allocation failed */
 } account;
 
 static inline bool account_charge(account *a, size_t bytes)
@@ -22,6 +24,7 @@ static inline bool account_charge(account *a, size_t bytes)
     size_t budget = atomic_load_explicit(&a->budget, memory_order_relaxed);
     if (budget && before + bytes > budget) {
         atomic_fetch_sub_explicit(&a->bytes, bytes, memory_order_relaxed);
+        atomic_fetch_add_explicit(&a->refused, 1, memory_order_relaxed);
         return false;
     }
     size_t peak = atomic_load_explicit(&a->peak, memory_order_relaxed);

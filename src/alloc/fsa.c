@@ -8,6 +8,11 @@
 #include "page/arena.h"
 #include "page/resident.h"
 
+/* With several threads, blocks from this size on are taken from pages that a thread holds for one refill only, so that
+ * the free blocks of a page serve all threads: 64 threads that each held a page of each class would hold 0.8 MB each.
+ * Smaller blocks keep their page: two threads must not be handed neighbours in one cache line, and there is less in it. */
+enum { SHARED_SIZE_MIN = 128 };
+
 /* Holes inside of pages are given back in pieces of 4 KiB, the smallest OS page there is; 16 bits tell of them. */
 #define PURGE_BYTES ((size_t)4096)
 enum { PURGE_PIECES = 16 };
@@ -68,6 +73,8 @@ static bool belongs(const fsa *f, uint32_t c, const page_record *r)
 {
     return atomic_load_explicit(&r->identity, memory_order_acquire) == page_identity(f->heap, c, f->sizes->words[c]);
 }
+
+static bool has_virgin(uint32_t page) { return fsa_record(page)->virgin < fsa_record(page)->blocks; }
 
 /* --- the list of a class, under its lock ------------------------------------------------------------------------ */
 
@@ -193,8 +200,11 @@ static void settle(fsa *f, uint32_t c, uint32_t page)
         uint32_t unlisted = PAGE_UNLISTED;
         if (state_of(r) == PAGE_UNLISTED && !none_free(r) &&
             atomic_compare_exchange_strong_explicit(&r->state, &unlisted, PAGE_LISTED, memory_order_seq_cst,
-                                                    memory_order_seq_cst))
-            list_push(k, page);
+                                                    memory_order_seq_cst)) {
+            /* Untouched memory last: a page that has some waits at the end. */
+            if (has_virgin(page)) list_push_tail(k, page);
+            else list_push(k, page);
+        }
         if (k->listed > 1 && state_of(r) == PAGE_LISTED && all_free(r)) {
             disown(k, page);
             quiet = true;
@@ -288,8 +298,6 @@ static void take_virgin(fsa *f, uint32_t c, fsa_source *source, uint32_t page, u
     set_pending(f, c, source, page, first >> 6, word_take(&page_bits(r)[first >> 6], bits_mask(n) << (first & 63)));
 }
 
-static bool has_virgin(uint32_t page) { return fsa_record(page)->virgin < fsa_record(page)->blocks; }
-
 /* Makes pending non-zero. Memory that was touched before comes first, wherever it lies: the thread's own pages, then
  * those in the list; untouched memory costs page faults. */
 static bool take_blocks(fsa *f, uint32_t c, fsa_source *source, uint32_t want)
@@ -343,6 +351,7 @@ uint32_t fsa_refill(fsa *f, uint32_t c, fsa_source *source, void **slots, uint32
         for (unsigned i = 0; i < run; i++, p += size) slots[--left] = p;
         source->pending = m & ~(bits_mask(run) << first);
     }
+    if (size >= SHARED_SIZE_MIN && !os_single_threaded()) fsa_detach(f, c, source);
     uint32_t n = want - left;
     if (left > 0 && n > 0) memmove(slots, slots + left, n * sizeof *slots);
     return n;

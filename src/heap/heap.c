@@ -171,6 +171,9 @@ static uint32_t class_for(const acre_heap *h, size_t size, size_t align)
     return size_class_aligned(h->sizes, size, align);
 }
 
+/* Changes when the budget refuses something. */
+static uint32_t refusals(const acre_heap *h) { return atomic_load_explicit(&h->account.refused, memory_order_relaxed); }
+
 /* Without a thread cache: a word is taken, one block of it kept, the rest given back. Rare: a thread past its end. */
 static void *take_alone(acre_heap *h, uint32_t c)
 {
@@ -200,8 +203,9 @@ static void *allocate(acre_heap *h, thread_cache *tc, size_t size, size_t align,
         return block;
     }
     if (size <= MEDIUM_SIZE_MAX && align <= MIB) {
+        uint32_t refused = refusals(h);
         void *block = allocate_medium(h, tc, size, align, zero, site);
-        if (block || h->single_thread || !account_has_room(&h->account, size)) return block;
+        if (block || refusals(h) != refused) return block;
         /* No range had room and none could be made: an address space that is small or full. */
     }
     bool zeroed;
@@ -225,11 +229,6 @@ static bool is_wrong_thread(const acre_heap *h)
     return h->single_thread && h->medium.single_thread != os_thread_id();
 }
 
-static acre_status reason(const acre_heap *h, size_t size)
-{
-    if (size > PTRDIFF_MAX) return ACRE_TOO_LARGE;
-    return account_has_room(&h->account, size > CHUNK_BYTES ? size : CHUNK_BYTES) ? ACRE_NO_MEMORY : ACRE_OVER_BUDGET;
-}
 
 /* acre holds more memory than ever. Some of it may be lying about: what the thread keeps of block sizes that it does
  * not
@@ -260,17 +259,15 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
     int saved = errno; /* a call that succeeds leaves errno alone */
     thread_cache *tc = heap_thread_cache(h);
     threads_enter(tc);
+    uint32_t refused = refusals(h);
     void *block = allocate(h, tc, size, align, zero, site);
     if (unlikely(!block)) {
-        *why = reason(h, size);
-        if (*why == ACRE_OVER_BUDGET || *why == ACRE_NO_MEMORY) {
-            /* What this thread keeps counts as held; and whatever all heaps keep in store goes back to the system. */
-            if (tc) thread_cache_flush(tc);
-            if (*why == ACRE_OVER_BUDGET) fsa_trim(&h->fsa);
-            else trim_all_shared();
-            block = allocate(h, tc, size, align, zero, site);
-            if (!block) *why = reason(h, size);
-        }
+        *why = refusals(h) != refused ? ACRE_OVER_BUDGET : ACRE_NO_MEMORY;
+        /* What this thread keeps counts as held; and whatever all heaps keep in store goes back to the system. */
+        if (tc) thread_cache_flush(tc);
+        if (*why == ACRE_OVER_BUDGET) fsa_trim(&h->fsa);
+        else trim_all_shared();
+        block = allocate(h, tc, size, align, zero, site);
         if (!block && *why == ACRE_OVER_BUDGET && h->on_over_budget) {
             threads_leave(tc);
             bool again = h->on_over_budget(h->on_over_budget_context, h, size);

@@ -41,6 +41,7 @@ struct acre_heap {
     bool (*on_over_budget)(void *context, acre_heap *heap, size_t bytes);
     void *on_over_budget_context;
     thread_cache *caches; /* LOCK_RANK_REGISTRY */
+    _Atomic uint32_t cache_count; /* how many; written under the same lock */
     thread_counters gone; /* of threads that ended; LOCK_RANK_REGISTRY */
     _Atomic int64_t live_told, live_peak; /* observed mode: sum of what the threads told */
     uint16_t number;

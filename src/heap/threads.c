@@ -30,6 +30,7 @@ static void link_cache(acre_heap *h, thread_cache *tc)
     tc->next = h->caches;
     if (h->caches) h->caches->prev = tc;
     h->caches = tc;
+    atomic_fetch_add_explicit(&h->cache_count, 1, memory_order_relaxed);
 }
 
 /* Registry locked. The counters stay with the heap. */
@@ -38,6 +39,7 @@ static void unlink_cache(thread_cache *tc)
     acre_heap *h = tc->heap;
     if (tc->prev) tc->prev->next = tc->next;
     else h->caches = tc->next;
+    atomic_fetch_sub_explicit(&h->cache_count, 1, memory_order_relaxed);
     if (tc->next) tc->next->prev = tc->prev;
     thread_counters_add(&h->gone, &tc->counters);
     int64_t untold = tc->counters.live_bytes - tc->counters.live_bytes_told;
