@@ -34,7 +34,7 @@ typedef struct acre_provider {
     unsigned capabilities; /* of acre_capability */
     /* Puts memory behind [address, address + bytes). ACRE_OK, or a status and nothing changed. */
     acre_status (*commit)(void *context, void *address, size_t bytes);
-    /* Takes it away. Anything but ACRE_OK: the memory is still there. */
+    /* Takes it away; parts of the range may have none already. Anything but ACRE_OK: the memory is still there. */
     acre_status (*decommit)(void *context, void *address, size_t bytes);
 } acre_provider;
 

@@ -462,15 +462,18 @@ acre_status medium_free(medium *m, void *p)
     m->frees++;
     count_used(m, 0, size);
     leave_pages(m, r, from, from + size);
+    uint64_t now = os_now_ms();
+    bool over = m->cached > m->policy.cache_bytes_max;
+    if (over || now - m->checked_ms >= m->policy.delay_ms / 8) {
+        m->checked_ms = now;
+        /* A page takes 0.15 ms: no more than one, unless a limit was set. */
+        give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, over ? 8 : 1);
+    }
     /* More memory under holes than may be kept: the one that just became larger goes, unless it is small. */
-    if (m->touched - m->used > m->policy.cache_bytes_max && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
+    over = m->touched - m->used > m->policy.cache_bytes_max;
+    if (over && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
         size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
         m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
-    }
-    uint64_t now = os_now_ms();
-    if (m->cached > m->policy.cache_bytes_max || now - m->checked_ms >= m->policy.delay_ms / 8) {
-        m->checked_ms = now;
-        give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, 8);
     }
     leave(m);
     account_credit(m->account, size);

@@ -214,4 +214,10 @@ ACRE_API void free_aligned_sized(void *block, size_t align, size_t size)
 
 ACRE_API void cfree(void *block) { free(block); }
 
-ACRE_API size_t malloc_usable_size(void *block) { return acre_usable_size(block); }
+/* Some programs ask this at every allocation and free. */
+ACRE_API size_t malloc_usable_size(void *block)
+{
+    size_t chunk = space_offset(block) >> CHUNK_SHIFT;
+    uint32_t c = chunk < space_chunk_count ? space_page_class[chunk] : CLASS_NONE;
+    return c != CLASS_NONE ? process_sizes.size[c] : acre_usable_size(block);
+}

@@ -15,7 +15,7 @@
 static lock init_lock; /* LOCK_RANK_INIT */
 static acre_heap process_heap;
 static _Atomic bool process_ready;
-static size_classes default_sizes;
+size_classes process_sizes; /* and those of every heap that asks for no others */
 static page_pool flexible_pool; /* shared by all heaps on flexible memory without clear values */
 static acre_heap *_Atomic heaps[HEAP_COUNT_MAX]; /* by number; written under the registry's lock */
 static uint32_t heaps_used = 1;                  /* numbers below were given out once */
@@ -55,7 +55,7 @@ static void set_up(acre_heap *h, const acre_heap_options *o, uint16_t number, bo
     h->magazine_bytes_max = or_default(o->magazine_bytes_max, 64 * KIB);
     h->thread_bytes_max = or_default(o->thread_bytes_max, 256 * KIB);
     if (o->small_size_max == 0 && o->classes_per_doubling == 0) {
-        h->sizes = &default_sizes;
+        h->sizes = &process_sizes;
     } else {
         size_classes_init(&h->own_sizes, o->small_size_max, o->classes_per_doubling);
         h->sizes = &h->own_sizes;
@@ -76,7 +76,7 @@ static bool process_init(void)
     const process_options *o = &the_options;
     misuse_set_policy(o->on_error);
     if (!space_init(o->reserve_bytes)) return false;
-    size_classes_init(&default_sizes, 0, 0);
+    size_classes_init(&process_sizes, 0, 0);
     uint32_t delay_ms = o->purge_delay_ms ? o->purge_delay_ms : 1; /* in a heap's options 0 is the default */
     acre_heap_options options = {
         .name = "process",

@@ -60,6 +60,9 @@ typedef struct thread {
 /* The hit path's pointer: the calling thread's cache of the process heap, or an empty one. Never NULL. */
 extern ACRE_HIDDEN _Thread_local thread_cache *process_cache __attribute__((tls_model("initial-exec")));
 
+/* The size classes of the process heap: what a class in space_page_class means. Written before the first block. */
+extern ACRE_HIDDEN size_classes process_sizes;
+
 /* The process heap, made on first use; NULL when there is not even address space for its tables. */
 acre_heap *heap_process(void);
 bool heap_process_exists(void);
