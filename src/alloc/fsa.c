@@ -10,7 +10,8 @@
 
 /* With several threads, blocks from this size on are taken from pages that a thread holds for one refill only, so that
  * the free blocks of a page serve all threads: 64 threads that each held a page of each class would hold 0.8 MB each.
- * Smaller blocks keep their page: two threads must not be handed neighbours in one cache line, and there is less in it. */
+ * Smaller blocks keep their page: two threads must not be handed neighbours in one cache line, and there is less in
+ * it. */
 enum { SHARED_SIZE_MIN = 128 };
 
 /* Holes inside of pages are given back in pieces of 4 KiB, the smallest OS page there is; 16 bits tell of them. */
