@@ -49,14 +49,17 @@ static ACRE_NOINLINE void free_miss(void *block)
 
 /* Out of the hit path, but a hit still: blocks over 4 KiB that this thread has freed lately. These two call nothing but
  * their tails, so that they need no stack. */
-static ACRE_NOINLINE void *malloc_slow(size_t size)
+static inline void *medium_hit(size_t size)
 {
     thread_cache *tc = process_cache;
-    if (size > HIT_SIZE_MAX && size <= MEDIUM_SIZE_MAX && tc->real == &tc->hit) {
-        void *block = medium_cache_take(&tc->medium, size);
-        if (block) return block;
-    }
-    return malloc_miss(size);
+    bool may = size > HIT_SIZE_MAX && size <= MEDIUM_SIZE_MAX && tc->real == &tc->hit;
+    return may ? medium_cache_take(&tc->medium, size) : NULL;
+}
+
+static ACRE_NOINLINE void *malloc_slow(size_t size)
+{
+    void *block = medium_hit(size);
+    return block ? block : malloc_miss(size);
 }
 
 static ACRE_NOINLINE void free_slow(void *block)
@@ -109,7 +112,10 @@ ACRE_API void *calloc(size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    if (bytes > HIT_SIZE_MAX) return allocate_slow(bytes, 0, true);
+    if (bytes > HIT_SIZE_MAX) {
+        void *block = medium_hit(bytes);
+        return block ? memset(block, 0, bytes) : allocate_slow(bytes, 0, true);
+    }
     thread_cache *tc = process_cache;
     uint32_t c = tc->class_of[(bytes + 7) >> 3];
     void **top = tc->hit.top[c];

@@ -199,7 +199,7 @@ static void *allocate(acre_heap *h, thread_cache *tc, size_t size, size_t align,
     uint32_t c = class_for(h, size, align);
     if (c != CLASS_NONE) {
         void *block = tc ? thread_cache_take(tc, c) : take_alone(h, c);
-        if (block && zero) memset(block, 0, h->sizes->size[c]);
+        if (block && zero) memset(block, 0, size);
         return block;
     }
     if (size <= MEDIUM_SIZE_MAX && align <= MIB) {
