@@ -183,6 +183,13 @@ out:
     return p;
 }
 
+/* A slot costs its addresses whatever is in it: in a small space a few would take those that small blocks need. */
+static bool may_have_slot(size_t bytes)
+{
+    size_t slot = bytes <= LARGE_SLOT_MIN ? LARGE_SLOT_MIN : (size_t)1 << log2_ceil(bytes);
+    return bytes <= LARGE_SLOT_MAX && slot <= the_space.bytes / 16;
+}
+
 void *large_alloc(large *l, size_t bytes, size_t align, bool *zeroed)
 {
     if (bytes > SIZE_MAX / 4 || align > SIZE_MAX / 4) return NULL;
@@ -190,7 +197,8 @@ void *large_alloc(large *l, size_t bytes, size_t align, bool *zeroed)
     if (!account_charge(l->account, charge)) return NULL;
     void *p = NULL;
     *zeroed = false;
-    if (bytes <= LARGE_SLOT_MAX && align <= region_bytes()) p = slotted_alloc(l, bytes, align, zeroed);
+    if (align <= region_bytes() && may_have_slot(bytes < align ? align : bytes))
+        p = slotted_alloc(l, bytes, align, zeroed);
     if (!p && l->provider == acre_provider_flexible()) {
         p = unslotted_alloc(l, bytes, align);
         *zeroed = true;

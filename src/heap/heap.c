@@ -194,14 +194,9 @@ static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t
     return block;
 }
 
-static void *allocate(acre_heap *h, thread_cache *tc, size_t size, size_t align, bool zero, const void *site)
+/* From what serves blocks over 4 KiB. */
+static void *allocate_larger(acre_heap *h, thread_cache *tc, size_t size, size_t align, bool zero, const void *site)
 {
-    uint32_t c = class_for(h, size, align);
-    if (c != CLASS_NONE) {
-        void *block = tc ? thread_cache_take(tc, c) : take_alone(h, c);
-        if (block && zero) memset(block, 0, size);
-        return block;
-    }
     if (size <= MEDIUM_SIZE_MAX && align <= MIB) {
         uint32_t refused = refusals(h);
         void *block = allocate_medium(h, tc, size, align, zero, site);
@@ -212,6 +207,17 @@ static void *allocate(acre_heap *h, thread_cache *tc, size_t size, size_t align,
     void *block = large_alloc(&h->large, size ? size : 1, align, &zeroed);
     if (block && zero && !zeroed) memset(block, 0, size);
     return block;
+}
+
+static void *allocate(acre_heap *h, thread_cache *tc, size_t size, size_t align, bool zero, const void *site)
+{
+    uint32_t c = class_for(h, size, align);
+    if (c != CLASS_NONE) {
+        void *block = tc ? thread_cache_take(tc, c) : take_alone(h, c);
+        if (block && zero) memset(block, 0, size);
+        return block;
+    }
+    return allocate_larger(h, tc, size, align, zero, site);
 }
 
 static void trim_visit(acre_heap *h, void *keep) { heap_trim_shared(h, *(size_t *)keep); }
@@ -268,6 +274,8 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
         if (*why == ACRE_OVER_BUDGET) fsa_trim(&h->fsa);
         else trim_all_shared();
         block = allocate(h, tc, size, align, zero, site);
+        /* No page for a small block, perhaps since no region is left of a small space; a larger block would do. */
+        if (!block && *why == ACRE_NO_MEMORY) block = allocate_larger(h, tc, size, align, zero, site);
         if (!block && *why == ACRE_OVER_BUDGET && h->on_over_budget) {
             threads_leave(tc);
             bool again = h->on_over_budget(h->on_over_budget_context, h, size);
