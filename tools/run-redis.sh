@@ -118,7 +118,7 @@ load() { # what a cache sees: values of many sizes come, grow, are read, replace
     bench 100000 get key:__rand_int__
 }
 
-round() { # system|jemalloc|acre
+round() { # system|jemalloc|acre|acre-bg
     local begin end prefix=() status=0
     allocator=$1
     case $allocator in
@@ -128,6 +128,7 @@ round() { # system|jemalloc|acre
         prefix=(env LD_PRELOAD="$lib")
         [ ${#command[@]} = 0 ] || prefix=("${command[@]}")
         ;;
+    acre-bg) prefix=(env ACRE_BACKGROUND=1 LD_PRELOAD="$lib") ;;
     esac
     ${prefix[@]+"${prefix[@]}"} "$server" --port 0 --unixsocket "$socket" --dir "$tmp" --save '' --appendonly no \
         --activedefrag no --loglevel warning </dev/null >"$tmp/log" 2>&1 &
@@ -167,8 +168,8 @@ round() { # system|jemalloc|acre
 # ---- the rounds, and the table
 # ----------------------------------------------------------------------------------------
 
-allocators=(system acre)
-[ "${WITH_JEMALLOC:-0}" != 1 ] || allocators=(system jemalloc acre)
+allocators=(system acre acre-bg)
+[ "${WITH_JEMALLOC:-0}" != 1 ] || allocators=(system jemalloc acre acre-bg)
 say "$("$server" --version | cut -d ' ' -f 1-3) under redis-benchmark: 50 clients, pipelines of 16, 100,000 random keys, values of 40 B to 20 KB."
 if [ ${#command[@]} = 0 ]; then
     say "acre is preloaded: $lib"
@@ -203,6 +204,7 @@ row "fragmentation ratio (resident / used_memory)" ratio 1 3
 row "resident right after FLUSHALL, MiB" flushed 1024 1
 row "resident 2 s after FLUSHALL, MiB" later 1024 1
 say ""
+say "acre-bg is acre with ACRE_BACKGROUND=1: a thread gives memory back while redis does nothing (docs/tuning.md)."
 say "used_memory counts what each allocator says a block can hold, so a coarser rounding shows there too."
 
 say ""
