@@ -565,8 +565,7 @@ size_t medium_trim(medium *m, size_t keep_bytes)
 }
 
 /* Part of a round over the holes of a range: second chance, as in a clock. Stops when `most` nodes were looked at or
- * the
- * medium has given back `until` bytes. Returns the nodes left. */
+ * the medium has given back `until` bytes. Returns the nodes left. */
 static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t delay_ms, uint32_t most,
                               uint64_t until)
 {

@@ -235,12 +235,10 @@ static bool is_wrong_thread(const acre_heap *h)
     return h->single_thread && h->medium.single_thread != os_thread_id();
 }
 
-
 /* acre holds more memory than ever. Some of it may be lying about: what the thread keeps of block sizes that it does
- * not
- * use now pins pages that could have served, and what another allocator has kept for more than a moment goes back, at a
- * fraction of what the page faults of the growth cost. So a program that changes from one kind of block to another does
- * not hold the memory of both. */
+ * not use now pins pages that could have served, and what another allocator has kept for more than a moment goes back,
+ * at a fraction of what the page faults of the growth cost. So a program that changes from one kind of block to another
+ * does not hold the memory of both. */
 static ACRE_NOINLINE void make_up_for_growth(acre_heap *h, thread_cache *tc)
 {
     enum { A_MOMENT_MS = 20, LOOK_CLASSES = 4 };

@@ -2,8 +2,7 @@
  *
  * A request and a freed block meet in a *bin*, one per size that medium_round can give: 64 per doubling from 4 KiB to
  * 32 MiB. A bin is a list, latest first, threaded through a few dozen entries. An entry knows its block's handle, and
- * the
- * handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
+ * the handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
  *
  * Bounds: MEDIUM_CACHE_ENTRIES blocks; of those that are small beside bytes_max (a quarter at most), bytes_max in all;
  * of bigger ones the latest only. Nothing above bytes_max is kept. What must make room is

@@ -3,8 +3,7 @@
  * Counted in the pieces that come and go at once: pages of the pool, 64 KiB pieces of the medium allocator, OS pages
  * given back from holes. A piece that was handed out counts as touched. The figure steers one thing: when it passes its
  * highest mark, memory is really growing, and whoever made it grow looks for some that can go (heap/heap.c). Memory
- * that
- * is faulted in again after it was given back does not pass the mark, so giving back never feeds on itself.
+ * that is faulted in again after it was given back does not pass the mark, so giving back never feeds on itself.
  *
  * Two words for the whole process, relaxed: nothing is published through them. */
 #ifndef ACRE_PAGE_RESIDENT_H
