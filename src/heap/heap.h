@@ -5,7 +5,7 @@
  *   malloc ─hit─► pop                        free ─hit─► push
  *      └─► heap_alloc ─► thread_cache_take      └─► heap_free ─► thread_cache_put
  *              │           └─► fsa_refill              │           └─► fsa_return
- *              ├─► thread_cache_take_medium            ├─► thread_cache_put_medium
+ *              ├─► medium_cache_take                   ├─► medium_cache_put
  *              │     └─► medium_alloc                  │     └─► medium_free
  *              └─► large_alloc                         └─► large_free
  *
