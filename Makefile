@@ -5,8 +5,10 @@ MAKEFLAGS += --no-print-directory
 CMAKE_BUILD := tools/build.sh
 PREFIX ?= /usr/local
 
-NEEDS_BUILD := cc:gcc cmake:cmake ninja:ninja-build
-NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-config:pkg-config
+NEEDS_BUILD := cc:gcc cmake:cmake ninja:ninja-build /usr/include/vulkan/vulkan_core.h:libvulkan-dev
+NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-config:pkg-config \
+	/usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers \
+	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
 
 .PHONY: build run test debug asan tsan soak oracle bench bench-docs install clean help needs-build needs-test
 

@@ -16,7 +16,7 @@ layers_check()
     (cd "$tree" && find src include -type f \( -name '*.c' -o -name '*.h' -o -name '*.inc' -o -name '*.def' \) |
         LC_ALL=C sort | xargs -r awk '
         BEGIN {
-            count = split("base os page alloc heap debug api", names, " ")
+            count = split("base os page alloc heap debug api gpu", names, " ")
             for (i = 1; i <= count; i++) layer[names[i]] = i
         }
         function offence(reason) { print FILENAME ":" FNR ": " reason; offences++ }
