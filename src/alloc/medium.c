@@ -302,6 +302,13 @@ static uint32_t live_word(const medium_range *r, const void *p)
     return (word & parts) == (expected & parts) ? word : 0;
 }
 
+/* Bytes in the live block that the handle is about. */
+static size_t handle_bytes(const medium_range *r, const medium_handle *h)
+{
+    uint32_t word = atomic_load_explicit(&h->block, memory_order_relaxed);
+    return (size_t)(word >> MEDIUM_GRANULES_SHIFT) << r->granule_log2;
+}
+
 static uint32_t handle_node(const medium_handle *h) { return h->node & ((1u << MEDIUM_NODE_BITS) - 1); }
 
 uint32_t medium_node(const medium_range *r, const void *p)
@@ -366,47 +373,6 @@ static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
     resident_add((size_t)fresh << CHUNK_SHIFT);
 }
 
-void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
-{
-    if (bytes > MEDIUM_SIZE_MAX || align > region_bytes() || wrong_thread(m)) return NULL;
-    size_t size = medium_round(bytes);
-    uint32_t t = tier_of(size);
-    uint32_t granule_log2 = tiers[t].granule_log2;
-    unsigned align_log2 = align > ((size_t)1 << granule_log2) ? bits_highest(align) - granule_log2 : 0;
-    if (!account_charge(m->account, size)) return NULL;
-
-    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
-    char *p = NULL;
-    medium_range *r = NULL;
-    size_t from = 0;
-    enter(m);
-    uint32_t node = find_room(m, t, (uint32_t)(size >> granule_log2), align_log2, &r);
-    if (node == 0) goto out;
-    from = (size_t)coalesce_offset(&r->core, node) << granule_log2;
-    if (!enter_pages(m, r, from, from + size)) {
-        coalesce_free(&r->core, node);
-        goto out;
-    }
-    touch(r, from, from + size, old_touched);
-    set_handle(r, from, node, size, site);
-    if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
-    m->allocs++;
-    count_used(m, size, 0);
-    p = r->base + from;
-out:
-    leave(m);
-    if (!p) {
-        account_credit(m->account, size);
-        return NULL;
-    }
-    if (zero) {
-        bool comes_zeroed = provider_can(m->provider, ACRE_COMES_ZEROED) && !m->policy.fill;
-        if (comes_zeroed) clear_touched(r->base, from, from + bytes, old_touched);
-        else memset(p, 0, bytes);
-    }
-    return p;
-}
-
 /* Did a block lie on this piece since the last look? Forgets it. */
 static bool take_recent(medium_range *r, size_t at)
 {
@@ -442,41 +408,229 @@ static bool can_purge_holes(const medium *m)
     return provider_can(m->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(m->provider) <= CHUNK_BYTES;
 }
 
+/* Would a block there be the first on one of its 64 KiB pieces? */
+static bool is_fresh(const medium_range *r, size_t from, size_t to)
+{
+    for (size_t at = align_down(from, CHUNK_BYTES); at < to; at += CHUNK_BYTES)
+        if (!is_touched(r, at)) return true;
+    return false;
+}
+
+/* The block is a hole from now on, merged with its neighbours; returns it. */
+static uint32_t release_block(medium *m, medium_range *r, void *p)
+{
+    size_t from = (size_t)((char *)p - r->base);
+    uint32_t node = medium_node(r, p);
+    size_t size = medium_block_bytes(r, node);
+    atomic_store_explicit(&medium_handle_of(r, p)->block, 0, memory_order_relaxed);
+    uint32_t hole = coalesce_free(&r->core, node);
+    leave_pages(m, r, from, from + size);
+    account_credit(m->account, size);
+    return hole;
+}
+
+/* --- quick lists ------------------------------------------------------------------------------------------------ */
+
+enum { QUICK_BLOCKS = 1024, QUICK_MERGE = 64 }; /* resting at most; merged in one go at most: 5 µs */
+
+/* A block whose cached bit is set begins to rest. */
+static void rest(medium *m, medium_range *r, medium_handle *h, void *p)
+{
+    medium_quick *q = &m->quick;
+    uint32_t bin = medium_handle_bin(h), node = handle_node(h);
+    coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)q->head[bin]);
+    q->head[bin] = p;
+    q->bins[bin >> 6] |= (uint64_t)1 << (bin & 63);
+    q->bytes += handle_bytes(r, h);
+    q->count++;
+}
+
+/* The block that rests in this bin since last; it is live now. There is one. */
+static void *wake(medium *m, uint32_t bin)
+{
+    medium_quick *q = &m->quick;
+    void *p = q->head[bin];
+    medium_range *r = medium_range_of(p);
+    medium_handle *h = medium_handle_of(r, p);
+    void *next = (void *)(uintptr_t)coalesce_tag(&r->core, handle_node(h));
+    coalesce_set_tag(&r->core, handle_node(h), 0);
+    q->head[bin] = next;
+    if (!next) q->bins[bin >> 6] &= ~((uint64_t)1 << (bin & 63));
+    q->bytes -= handle_bytes(r, h);
+    q->count--;
+    medium_handle_set_cached(h, false);
+    return p;
+}
+
+/* Merges up to `most` resting blocks, those of the largest sizes first. Returns the bytes. */
+static size_t merge_resting(medium *m, uint32_t most)
+{
+    medium_quick *q = &m->quick;
+    size_t before = q->bytes;
+    for (uint32_t w = (MEDIUM_BINS + 63) / 64; w-- > 0 && most > 0;)
+        while (q->bins[w] && most > 0) {
+            void *p = wake(m, w * 64 + bits_highest(q->bins[w]));
+            release_block(m, medium_range_of(p), p);
+            most--;
+        }
+    return before - q->bytes;
+}
+
+/* Blocks came back: is too much kept, or is it time to look at what is? */
+static void mind_what_is_kept(medium *m, uint32_t added)
+{
+    enum { LOOK_EVERY = 32, PAGES = 8 };
+    size_t most = m->policy.cache_bytes_max;
+    if (m->quick.count > QUICK_BLOCKS || m->quick.bytes > most) merge_resting(m, QUICK_MERGE);
+    bool over = m->cached > most;
+    if (!over && m->frees / LOOK_EVERY == (m->frees - added) / LOOK_EVERY) return;
+    uint64_t now = os_now_ms();
+    bool due = now - m->checked_ms >= m->policy.delay_ms / 8;
+    if (!over && !due) return;
+    if (due) merge_resting(m, QUICK_MERGE);
+    m->checked_ms = now;
+    /* A page takes 0.15 ms: no more than one, unless a limit was set. */
+    give_back(m, most, (uint32_t)now, m->policy.delay_ms, over ? PAGES : 1);
+}
+
+void medium_give(medium *m, void *const *blocks, uint32_t count)
+{
+    enter(m);
+    for (uint32_t i = 0; i < count; i++) {
+        medium_range *r = medium_range_of(blocks[i]);
+        medium_handle *h = medium_handle_of(r, blocks[i]);
+        count_used(m, 0, handle_bytes(r, h));
+        if (m->policy.fill) release_block(m, r, blocks[i]);
+        else rest(m, r, h, blocks[i]);
+    }
+    m->frees += count;
+    mind_what_is_kept(m, count);
+    leave(m);
+}
+
+/* --- allocating and freeing ------------------------------------------------------------------------------------- */
+
+/* A node for the block, best fit; 0: no room. What nothing has touched is taken last: holes that resting blocks leave
+ * come first. */
+static uint32_t take_node(medium *m, uint32_t t, uint32_t granules, unsigned align_log2, medium_range **range)
+{
+    uint32_t node = find_room(m, t, granules, align_log2, range);
+    if (m->quick.count == 0) return node;
+    if (node) {
+        medium_range *r = *range;
+        size_t from = (size_t)coalesce_offset(&r->core, node) << r->granule_log2;
+        if (!is_fresh(r, from, from + medium_block_bytes(r, node))) return node;
+        coalesce_free(&r->core, node);
+    }
+    merge_resting(m, QUICK_MERGE);
+    return find_room(m, t, granules, align_log2, range);
+}
+
+static void *alloc_merged(medium *m, size_t size, size_t align, const void *site, uint64_t *old_touched, size_t *at)
+{
+    uint32_t t = tier_of(size);
+    uint32_t granule_log2 = tiers[t].granule_log2;
+    unsigned align_log2 = align > ((size_t)1 << granule_log2) ? bits_highest(align) - granule_log2 : 0;
+    if (!account_charge(m->account, size) &&
+        !(merge_resting(m, UINT32_MAX) && account_charge(m->account, size))) return NULL;
+    medium_range *r;
+    uint32_t node = take_node(m, t, (uint32_t)(size >> granule_log2), align_log2, &r);
+    if (node == 0) goto credit;
+    size_t from = (size_t)coalesce_offset(&r->core, node) << granule_log2;
+    if (!enter_pages(m, r, from, from + size)) {
+        coalesce_free(&r->core, node);
+        goto credit;
+    }
+    touch(r, from, from + size, old_touched);
+    set_handle(r, from, node, size, site);
+    if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
+    *at = from;
+    return r->base + from;
+credit:
+    account_credit(m->account, size);
+    return NULL;
+}
+
+/* Makes a new block read zero. `touched` is of alloc_merged; NULL: it rested. */
+static void clear_block(const medium *m, char *p, size_t bytes, size_t from, const uint64_t *touched)
+{
+    bool comes_zeroed = provider_can(m->provider, ACRE_COMES_ZEROED) && !m->policy.fill;
+    if (touched && comes_zeroed) clear_touched(p - from, from, from + bytes, touched);
+    else memset(p, 0, bytes);
+}
+
+uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count)
+{
+    if (wrong_thread(m)) return 0;
+    size_t size = medium_round(bytes), from = 0;
+    uint32_t n = 0, bin = medium_bin(size);
+    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
+    enter(m);
+    while (n < count && m->quick.head[bin]) blocks[n++] = wake(m, bin);
+    bool rested = n > 0;
+    if (n == 0 && (blocks[0] = alloc_merged(m, size, 0, NULL, old_touched, &from)) != NULL) n = 1;
+    m->allocs += n;
+    count_used(m, n * size, 0);
+    leave(m);
+    if (n && zero) clear_block(m, blocks[0], bytes, from, rested ? NULL : old_touched);
+    return n;
+}
+
+void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
+{
+    if (bytes > MEDIUM_SIZE_MAX || align > region_bytes() || wrong_thread(m)) return NULL;
+    size_t size = medium_round(bytes), from = 0;
+    uint32_t bin = medium_bin(size);
+    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
+    enter(m);
+    /* Any block is aligned to 256 bytes. A budget that was lowered refuses what rests, too. */
+    bool rested = align <= 256 && !site && m->quick.head[bin] && account_has_room(m->account, 0);
+    char *p = rested ? wake(m, bin) : alloc_merged(m, size, align, site, old_touched, &from);
+    if (p) {
+        m->allocs++;
+        count_used(m, size, 0);
+    }
+    leave(m);
+    if (p && zero) clear_block(m, p, bytes, from, rested ? NULL : old_touched);
+    return p;
+}
+
 acre_status medium_free(medium *m, void *p)
 {
     if (wrong_thread(m)) return ACRE_WRONG_THREAD;
     medium_range *r = medium_range_of(p);
     if (!r || r->owner != m) return ACRE_FOREIGN_POINTER;
     enter(m);
-    size_t from = (size_t)((char *)p - r->base);
-    uint32_t node = medium_node(r, p);
-    if (node == 0) {
+    medium_handle *h = medium_handle_of(r, p);
+    uint32_t word = live_word(r, p);
+    if (word == 0) {
         /* A block was here once, and none starts in this unit now: p is not inside of a live one. */
-        bool stale = handle_node(medium_handle_of(r, p)) && !atomic_load(&medium_handle_of(r, p)->block);
+        bool stale = handle_node(h) && !atomic_load(&h->block);
         leave(m);
         return stale ? ACRE_DOUBLE_FREE : ACRE_FOREIGN_POINTER;
     }
-    size_t size = medium_block_bytes(r, node);
-    atomic_store_explicit(&medium_handle_of(r, p)->block, 0, memory_order_relaxed);
-    uint32_t hole = coalesce_free(&r->core, node);
+    if (word & MEDIUM_CACHED) {
+        leave(m);
+        return ACRE_DOUBLE_FREE;
+    }
     m->frees++;
-    count_used(m, 0, size);
-    leave_pages(m, r, from, from + size);
-    uint64_t now = os_now_ms();
-    bool over = m->cached > m->policy.cache_bytes_max;
-    if (over || now - m->checked_ms >= m->policy.delay_ms / 8) {
-        m->checked_ms = now;
-        /* A page takes 0.15 ms: no more than one, unless a limit was set. */
-        give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, over ? 8 : 1);
+    count_used(m, 0, handle_bytes(r, h));
+    /* Clear values say at once that a page is empty. */
+    bool may_rest = medium_handle_bin(h) != MEDIUM_BIN_NONE && !(word & MEDIUM_SITED) && !m->policy.fill;
+    if (may_rest && m->touched - m->used <= m->policy.cache_bytes_max) {
+        medium_handle_set_cached(h, true);
+        rest(m, r, h, p);
+    } else {
+        /* More memory under holes than may be kept: the one that just became larger goes, unless it is small. */
+        bool over = m->touched - m->used > m->policy.cache_bytes_max;
+        uint32_t hole = release_block(m, r, p);
+        if (over && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
+            size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
+            m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
+        }
     }
-    /* More memory under holes than may be kept: the one that just became larger goes, unless it is small. */
-    over = m->touched - m->used > m->policy.cache_bytes_max;
-    if (over && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
-        size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
-        m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
-    }
+    mind_what_is_kept(m, 1);
     leave(m);
-    account_credit(m->account, size);
     return ACRE_OK;
 }
 
@@ -531,6 +685,7 @@ size_t medium_trim(medium *m, size_t keep_bytes)
 {
     enter(m);
     uint64_t before = m->given_back;
+    merge_resting(m, UINT32_MAX);
     give_back(m, keep_bytes, (uint32_t)os_now_ms(), UINT32_MAX, UINT32_MAX);
     size_t page = provider_page_bytes(m->provider);
     for (uint32_t t = 0; t < MEDIUM_TIERS && keep_bytes == 0; t++) {
@@ -592,6 +747,7 @@ void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort)
     if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
     uint64_t now = os_now_ms();
     m->checked_ms = now;
+    merge_resting(m, QUICK_MERGE * effort);
     give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, PAGES * effort);
     uint32_t most = can_purge_holes(m) ? NODES * effort : 0;
     uint64_t until = m->given_back + (uint64_t)BYTES * effort;
@@ -664,7 +820,10 @@ void medium_usage_read(medium *m, medium_usage *usage)
     } else {
         for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
             for (const medium_range *r = m->ranges[t]; r; r = r->next) read_range(r, usage);
+        usage->used -= m->quick.bytes;
+        usage->blocks -= m->quick.count;
     }
+    usage->resting = m->quick.bytes;
     leave(m);
 }
 
@@ -706,7 +865,20 @@ bool medium_check(medium *m)
                 ok = ok && (r->pages[i].live == 0 || !r->pages[i].listed);
             }
         }
-    ok = ok && committed == m->committed && cached == m->cached && used == m->used;
+    size_t resting = 0;
+    uint32_t count = 0;
+    for (uint32_t bin = 0; bin < MEDIUM_BINS; bin++) {
+        ok = ok && (m->quick.bins[bin >> 6] >> (bin & 63) & 1) == (m->quick.head[bin] != NULL);
+        for (void *p = m->quick.head[bin]; ok && p; count++) {
+            const medium_range *r = medium_range_of(p);
+            const medium_handle *h = medium_handle_of(r, p);
+            ok = medium_handle_bin(h) == bin && (live_word(r, p) & MEDIUM_CACHED) && count < m->quick.count;
+            resting += handle_bytes(r, h);
+            p = (void *)(uintptr_t)coalesce_tag(&r->core, handle_node(h));
+        }
+    }
+    ok = ok && count == m->quick.count && resting == m->quick.bytes;
+    ok = ok && committed == m->committed && cached == m->cached && used == m->used + resting;
     leave(m);
     return ok;
 }

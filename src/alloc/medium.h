@@ -15,6 +15,11 @@
  *   live[page]              blocks that touch the 2 MiB page; at 0 the page can go back to the system, wherever it lies
  *   touched[64 KiB]         a bit: may hold something other than zero, so that zeroed memory is not cleared again
  *
+ * A block that comes back rests in a *quick list* of its size first, neither split nor merged, so that the next request
+ * for that size costs a few loads (lazy coalescing: Weinstock's quick fit, 1976). Resting blocks are merged, the largest
+ * first, before any request is served from memory that nothing has touched yet, by age, and beyond QUICK_BLOCKS of
+ * them: they make work cheaper, never the heap larger.
+ *
  * Empty pages stay committed for a while and go back oldest first: by age, by budget, on trim (which also gives back
  * the whole untouched-by-blocks 64 KiB pieces inside of pages in use).
  *
@@ -58,7 +63,7 @@ typedef struct medium_handle {
 enum {
     MEDIUM_START_MASK = 31,
     MEDIUM_USED = 32,
-    MEDIUM_CACHED = 64,
+    MEDIUM_CACHED = 64, /* in a thread cache or a quick list: to the user it is free */
     MEDIUM_SITED = 128, /* it remembers a site, so no cache may hand it out again */
     MEDIUM_GRANULES_SHIFT = 8,
     MEDIUM_NODE_BITS = 20,
@@ -67,6 +72,14 @@ enum {
 enum { MEDIUM_BINS = (MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN) * 64, MEDIUM_BIN_NONE = MEDIUM_BINS };
 _Static_assert(MEDIUM_BIN_NONE < 1 << (32 - MEDIUM_NODE_BITS), "a bin fits beside a node");
 _Static_assert(2 * (MEDIUM_RANGE_BYTES / 4096 + 2) < (size_t)1 << MEDIUM_NODE_BITS, "and a node of the largest range");
+
+/* Blocks that rest, latest first, one list per bin; linked through the tags of their nodes. */
+typedef struct medium_quick {
+    uint64_t bins[(MEDIUM_BINS + 63) / 64]; /* bit b: head[b] is one */
+    void *head[MEDIUM_BINS];
+    size_t bytes;
+    uint32_t count;
+} medium_quick;
 
 typedef struct medium_range {
     struct medium *owner;
@@ -90,8 +103,9 @@ typedef struct medium_range {
 } medium_range;
 
 typedef struct medium_usage {
-    size_t used;      /* bytes in blocks, rounding included */
+    size_t used;      /* bytes in blocks, rounding included; those that rest are free */
     size_t blocks;
+    size_t resting;   /* bytes of blocks that rest; in no other figure but committed and touched */
     size_t committed; /* bytes of 2 MiB pages with memory behind them */
     size_t cached;    /* thereof pages without a block */
     size_t touched;        /* bytes of 64 KiB pieces that a block has lain on since they last went back; >= used */
@@ -118,6 +132,7 @@ typedef struct medium {
     size_t touched;         /* bytes of 64 KiB pieces with memory behind them, roughly; >= used */
     size_t used, used_peak; /* bytes in blocks; the peak is for reports, like the two below */
     uint64_t allocs, frees;
+    medium_quick quick;
 } medium;
 
 /* named_align: requests aligned to it are served by exact best fit, too (a power of two; 0 = none). */
@@ -148,6 +163,10 @@ static inline uint32_t medium_handle_bin(const medium_handle *h) { return h->nod
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site);
 /* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
 acre_status medium_free(medium *m, void *p);
+/* For thread caches, in one go. _take: a block of `bytes` (blocks[0], zeroed if so asked), and up to count - 1 more that
+ * rest; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit set, which stays. */
+uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count);
+void medium_give(medium *m, void *const *blocks, uint32_t count);
 /* Grows or shrinks where it lies; false: no room, nothing has changed. p: a live block. */
 bool medium_resize(medium *m, void *p, size_t bytes);
 

@@ -189,9 +189,10 @@ static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t
     /* Blocks in the cache are aligned to their granule, 256 bytes at least, and remember no site. */
     bool may = tc && align <= 256 && !site && account_has_room(&h->account, 0);
     void *block = may ? medium_cache_take(&tc->medium, size) : NULL;
-    if (!block) return medium_alloc(&h->medium, size, align, zero, site);
-    if (zero) memset(block, 0, size);
-    return block;
+    if (block && zero) memset(block, 0, size);
+    if (block) return block;
+    if (may) return medium_cache_refill(&tc->medium, &h->medium, size, zero);
+    return medium_alloc(&h->medium, size, align, zero, site);
 }
 
 /* From what serves blocks over 4 KiB. */

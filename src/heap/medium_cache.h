@@ -5,29 +5,30 @@
  * the handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
  *
  * Bounds: MEDIUM_CACHE_ENTRIES blocks; of those that are small beside bytes_max (a quarter at most), bytes_max in all;
- * of bigger ones the latest only. Nothing above bytes_max is kept. What must make room is
- * freed oldest first. Part of a thread cache: one thread's. */
+ * of bigger ones the latest only. Nothing above bytes_max is kept. What must make room goes half of the entries at a
+ * time, by their places, which is roughly oldest first, and to the medium's quick lists under one lock. Part of a thread
+ * cache: one thread's. */
 #ifndef ACRE_HEAP_MEDIUM_CACHE_H
 #define ACRE_HEAP_MEDIUM_CACHE_H
 
 #include "alloc/medium.h"
 
-enum { MEDIUM_CACHE_ENTRIES = 48 }; /* entry numbers are bytes */
+enum { MEDIUM_CACHE_ENTRIES = 63 }; /* a bit for each, from 1 on */
 
 typedef struct medium_cached {
-    void *block; /* NULL: the entry is free, next is the next free one */
+    void *block; /* NULL: the entry is free */
     medium_handle *handle;
     uint32_t bytes;
     uint16_t bin;
-    uint8_t next; /* in the bin; 0 = none */
+    uint8_t next, prev; /* in the bin; 0 = none */
 } medium_cached;
 
 typedef struct medium_cache {
-    medium_cached entry[MEDIUM_CACHE_ENTRIES + 1];
+    medium_cached entry[MEDIUM_CACHE_ENTRIES + 1]; /* entry[0] takes stores that are for nobody */
     uint8_t head[MEDIUM_BINS];
-    uint8_t spare; /* free entries */
     uint8_t hand;  /* where the search for the oldest goes on */
     uint8_t big;   /* the one big block, 0 = none */
+    uint64_t spare; /* bit e: entry e is free */
     size_t bytes;  /* in blocks that are not big */
     size_t bytes_max;
 } medium_cache;
@@ -42,38 +43,43 @@ static inline void *medium_cache_take(medium_cache *mc, size_t bytes)
     medium_cached *c = &mc->entry[e];
     void *block = c->block;
     mc->head[bin] = c->next;
+    mc->entry[c->next].prev = 0;
     if (unlikely(e == mc->big)) mc->big = 0;
     else mc->bytes -= c->bytes;
     medium_handle_set_cached(c->handle, false);
     c->block = NULL;
-    c->next = mc->spare;
-    mc->spare = (uint8_t)e;
+    mc->spare |= (uint64_t)1 << e;
     return block;
 }
 
 /* Keeps a live block of `bytes` whose handle is h, if nothing must make room for it. */
 static inline bool medium_cache_put_hit(medium_cache *mc, medium_handle *h, size_t bytes, void *block)
 {
-    uint32_t bin = medium_handle_bin(h), e = mc->spare;
+    uint32_t bin = medium_handle_bin(h);
     size_t after = mc->bytes + bytes;
-    if (unlikely(e == 0 || after > mc->bytes_max || bytes > mc->bytes_max / 4 || bin == MEDIUM_BIN_NONE)) return false;
+    if (unlikely(mc->spare == 0 || after > mc->bytes_max || bytes > mc->bytes_max / 4 || bin == MEDIUM_BIN_NONE)) return false;
+    uint32_t e = bits_lowest(mc->spare);
     medium_cached *c = &mc->entry[e];
-    mc->spare = c->next;
+    mc->spare &= mc->spare - 1;
     c->block = block;
     c->handle = h;
     c->bytes = (uint32_t)bytes;
     c->bin = (uint16_t)bin;
     c->next = mc->head[bin];
+    c->prev = 0;
+    mc->entry[c->next].prev = (uint8_t)e;
     mc->head[bin] = (uint8_t)e;
     mc->bytes = after;
     medium_handle_set_cached(h, true);
     return true;
 }
-/* The same; what must make room is freed for good. False: it is a block that no request could find; it stays the
+/* The same; what must make room is given back. False: it is a block that no request could find; it stays the
  * caller's. */
 bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block);
-/* Frees the oldest block for good. False: there is none. */
-bool medium_cache_evict(medium_cache *mc);
+/* A block from the medium, and a few more of its size into the cache. NULL: there is none. */
+void *medium_cache_refill(medium_cache *mc, struct medium *m, size_t bytes, bool zero);
+/* Gives up to `count` blocks back, roughly the oldest; the big one last. False: there is none. */
+bool medium_cache_give(medium_cache *mc, uint32_t count);
 /* In the child of a fork, with the cache of a thread that may have been anywhere in the calls above: whatever is surely
  * in it is freed, the rest is lost, and it is empty. */
 void medium_cache_adopt(medium_cache *mc);

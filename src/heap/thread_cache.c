@@ -130,7 +130,7 @@ void thread_cache_flush(thread_cache *tc)
         if (m->bottom[c]) drop_slots(m, c);
         fsa_detach(&tc->heap->fsa, c, &tc->source[c]);
     }
-    while (medium_cache_evict(&tc->medium)) {}
+    medium_cache_give(&tc->medium, MEDIUM_CACHE_ENTRIES);
 }
 
 void thread_cache_age(thread_cache *tc)
@@ -161,7 +161,7 @@ void thread_cache_drain(thread_cache *tc, uint32_t classes)
     }
     /* Of larger blocks the oldest, when none came or went since the last look. */
     size_t bytes = medium_cache_bytes(&tc->medium);
-    if (bytes == tc->medium_bytes_seen && medium_cache_evict(&tc->medium)) bytes = medium_cache_bytes(&tc->medium);
+    if (bytes == tc->medium_bytes_seen && medium_cache_give(&tc->medium, 1)) bytes = medium_cache_bytes(&tc->medium);
     tc->medium_bytes_seen = bytes;
 }
 
