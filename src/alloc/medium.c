@@ -1,9 +1,8 @@
 /* medium: see medium.h. */
-#include "alloc/medium.h"
+#include "alloc/medium_inside.h"
 
 #include <string.h>
 
-#include "os/os.h"
 #include "page/arena.h"
 #include "page/fill.h"
 #include "page/resident.h"
@@ -34,16 +33,6 @@ void medium_tier(uint32_t t, size_t *size_max, size_t *granule)
 /* Holes below this size stay when there is too much memory under holes: giving them back would cost more calls. */
 #define PURGE_HOLE_BYTES (256 * KIB)
 
-static void enter(medium *m)
-{
-    if (!m->single_thread) lock_acquire(&m->lock);
-}
-static void leave(medium *m)
-{
-    if (!m->single_thread) lock_release(&m->lock);
-}
-static bool wrong_thread(const medium *m) { return m->single_thread && m->single_thread != os_thread_id(); }
-
 void medium_init(medium *m, void *heap, const acre_provider *provider, account *acc, page_policy policy,
                  bool single_thread, size_t named_align)
 {
@@ -65,8 +54,6 @@ static void *nodes_grow(void *context, unsigned part, void *old, size_t old_byte
     char *at = r->nodes_at + part * r->node_part_bytes;
     return new_bytes <= r->node_part_bytes && arena_commit(at, new_bytes) ? at : NULL;
 }
-
-static size_t pages_in(size_t bytes) { return (bytes + MEDIUM_PAGE_BYTES - 1) >> MEDIUM_PAGE_SHIFT; }
 
 static void release_range(medium_range *r)
 {
@@ -180,12 +167,6 @@ static void empty_remove(medium *m, medium_page *page)
     m->cached -= MEDIUM_PAGE_BYTES;
 }
 
-static size_t page_end(const medium_range *r, size_t page)
-{
-    size_t end = (page + 1) << MEDIUM_PAGE_SHIFT;
-    return end < r->bytes ? end : r->bytes;
-}
-
 static bool is_touched(const medium_range *r, size_t at)
 {
     return (r->touched[at >> (CHUNK_SHIFT + 6)] >> ((at >> CHUNK_SHIFT) & 63)) & 1;
@@ -284,32 +265,6 @@ static void count_used(medium *m, size_t more, size_t less)
 }
 
 /* --- blocks ----------------------------------------------------------------------------------------------------- */
-
-/* What the handle says of a block of so many bytes that starts at offset `from`. */
-static uint32_t block_word(const medium_range *r, size_t from, size_t bytes)
-{
-    uint32_t start = (uint32_t)(from >> r->granule_log2) & ((1u << (r->unit_log2 - r->granule_log2)) - 1);
-    return (uint32_t)(bytes >> r->granule_log2) << MEDIUM_GRANULES_SHIFT | start | MEDIUM_USED;
-}
-
-/* The word of the live block that starts at p; 0: none. */
-static uint32_t live_word(const medium_range *r, const void *p)
-{
-    size_t offset = (size_t)((const char *)p - r->base);
-    uint32_t word = atomic_load_explicit(&medium_handle_of(r, p)->block, memory_order_relaxed);
-    if (offset & (((size_t)1 << r->granule_log2) - 1)) return 0;
-    uint32_t expected = block_word(r, offset, 0), parts = MEDIUM_USED | MEDIUM_START_MASK;
-    return (word & parts) == (expected & parts) ? word : 0;
-}
-
-/* Bytes in the live block that the handle is about. */
-static size_t handle_bytes(const medium_range *r, const medium_handle *h)
-{
-    uint32_t word = atomic_load_explicit(&h->block, memory_order_relaxed);
-    return (size_t)(word >> MEDIUM_GRANULES_SHIFT) << r->granule_log2;
-}
-
-static uint32_t handle_node(const medium_handle *h) { return h->node & ((1u << MEDIUM_NODE_BITS) - 1); }
 
 uint32_t medium_node(const medium_range *r, const void *p)
 {
@@ -422,6 +377,8 @@ static uint32_t release_block(medium *m, medium_range *r, void *p)
     size_t from = (size_t)((char *)p - r->base);
     uint32_t node = medium_node(r, p);
     size_t size = medium_block_bytes(r, node);
+    for (size_t i = from >> CHUNK_SHIFT; i <= (from + size - 1) >> CHUNK_SHIFT; i++)
+        r->recent[i >> 6] |= (uint64_t)1 << (i & 63); /* it may have come and gone often since it was cut */
     atomic_store_explicit(&medium_handle_of(r, p)->block, 0, memory_order_relaxed);
     uint32_t hole = coalesce_free(&r->core, node);
     leave_pages(m, r, from, from + size);
@@ -462,10 +419,25 @@ static void *wake(medium *m, uint32_t bin)
     return p;
 }
 
+static bool any_rests(const medium *m)
+{
+    uintptr_t hot = 0;
+    for (int i = 0; i < MEDIUM_HOT; i++)
+        hot |= (uintptr_t)atomic_load_explicit(&m->quick.hot[i], memory_order_relaxed);
+    return hot != 0 || m->quick.count > 0;
+}
+
 /* Merges up to `most` resting blocks, those of the largest sizes first. Returns the bytes. */
 static size_t merge_resting(medium *m, uint32_t most)
 {
     medium_quick *q = &m->quick;
+    for (int i = 0; i < MEDIUM_HOT; i++) {
+        void *p = atomic_exchange_explicit(&q->hot[i], NULL, memory_order_acquire);
+        if (!p) continue;
+        medium_range *r = medium_range_of(p);
+        count_used(m, 0, handle_bytes(r, medium_handle_of(r, p)));
+        rest(m, r, medium_handle_of(r, p), p);
+    }
     size_t before = q->bytes;
     for (uint32_t w = (MEDIUM_BINS + 63) / 64; w-- > 0 && most > 0;)
         while (q->bins[w] && most > 0) {
@@ -515,7 +487,7 @@ void medium_give(medium *m, void *const *blocks, uint32_t count)
 static uint32_t take_node(medium *m, uint32_t t, uint32_t granules, unsigned align_log2, medium_range **range)
 {
     uint32_t node = find_room(m, t, granules, align_log2, range);
-    if (m->quick.count == 0) return node;
+    if (!any_rests(m)) return node;
     if (node) {
         medium_range *r = *range;
         size_t from = (size_t)coalesce_offset(&r->core, node) << r->granule_log2;
@@ -650,6 +622,8 @@ bool medium_resize(medium *m, void *p, size_t bytes)
     if (ok) goto out;
     if (size > before) {
         if (!account_charge(m->account, size - before)) goto out;
+        /* What rests must not make the heap larger: the next request finds it merged. */
+        if (any_rests(m) && is_fresh(r, from + before, from + size)) merge_resting(m, QUICK_MERGE);
         if (!coalesce_resize(&r->core, node, (uint32_t)(size >> r->granule_log2))) goto credit;
         /* Pages that the block did not touch yet: from the one after its last on. */
         size_t fresh = align_up(from + before, MEDIUM_PAGE_BYTES);
@@ -775,110 +749,4 @@ void medium_destroy(medium *m)
     bool single = m->single_thread != 0;
     size_t named = m->named_align_log2 ? (size_t)1 << m->named_align_log2 : 0;
     medium_init(m, m->heap, m->provider, m->account, m->policy, single, named);
-}
-
-/* 64 KiB pieces of [from, to) that may hold something. from: a multiple of 64 KiB. */
-static size_t touched_bytes(const medium_range *r, size_t from, size_t to)
-{
-    size_t bytes = 0;
-    for (size_t i = from >> CHUNK_SHIFT; i << CHUNK_SHIFT < to; i++)
-        if ((r->touched[i >> 6] >> (i & 63)) & 1) bytes += CHUNK_BYTES;
-    return bytes;
-}
-
-static void read_range(const medium_range *r, medium_usage *usage)
-{
-    usage->used += (size_t)r->core.used << r->granule_log2;
-    usage->blocks += r->core.block_count;
-    size_t units = (size_t)r->core.capacity << r->granule_log2 >> r->unit_log2;
-    usage->metadata += coalesce_memory_bytes(&r->core) + units * sizeof *r->handle;
-    size_t hole = (size_t)coalesce_largest_hole(&r->core) << r->granule_log2;
-    if (hole > usage->largest_hole) usage->largest_hole = hole;
-    for (size_t i = 0; i < pages_in(r->bytes); i++) {
-        const medium_page *page = &r->pages[i];
-        size_t bytes = page->committed ? touched_bytes(r, i << MEDIUM_PAGE_SHIFT, page_end(r, i)) : 0;
-        usage->touched += bytes;
-        if (page->listed) usage->touched_cached += bytes;
-    }
-}
-
-void medium_usage_read(medium *m, medium_usage *usage)
-{
-    memset(usage, 0, sizeof *usage);
-    enter(m);
-    usage->committed = m->committed;
-    usage->cached = m->cached;
-    usage->given_back = m->given_back;
-    usage->peak = m->used_peak;
-    usage->allocs = m->allocs;
-    usage->frees = m->frees;
-    if (wrong_thread(m)) { /* its structures may change under our eyes */
-        usage->used = m->used;
-        usage->blocks = (size_t)(m->allocs - m->frees);
-        usage->touched = m->committed;
-        usage->touched_cached = m->cached;
-    } else {
-        for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-            for (const medium_range *r = m->ranges[t]; r; r = r->next) read_range(r, usage);
-        usage->used -= m->quick.bytes;
-        usage->blocks -= m->quick.count;
-    }
-    usage->resting = m->quick.bytes;
-    leave(m);
-}
-
-void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t bytes, const void *site), void *context)
-{
-    enter(m);
-    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-        for (medium_range *r = m->ranges[t]; r; r = r->next)
-            for (uint32_t n = coalesce_first(&r->core); n; n = coalesce_next(&r->core, n))
-                if (coalesce_is_used(&r->core, n)) {
-                    char *block = r->base + ((size_t)coalesce_offset(&r->core, n) << r->granule_log2);
-                    if (!(live_word(r, block) & MEDIUM_CACHED))
-                        visit(context, block, medium_block_bytes(r, n), medium_site(r, n));
-                }
-    leave(m);
-}
-
-bool medium_check(medium *m)
-{
-    bool ok = true;
-    size_t committed = 0, cached = 0, used = 0;
-    enter(m);
-    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-        for (medium_range *r = m->ranges[t]; r; r = r->next) {
-            ok = ok && coalesce_check(&r->core) == NULL;
-            used += (size_t)r->core.used << r->granule_log2;
-            for (uint32_t n = coalesce_first(&r->core); ok && n; n = coalesce_next(&r->core, n)) {
-                if (!coalesce_is_used(&r->core, n)) continue;
-                size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
-                ok = handle_node(&r->handle[from >> r->unit_log2]) == n;
-                ok = ok && medium_usable(r, r->base + from, NULL) == medium_block_bytes(r, n);
-                size_t last = (from + medium_block_bytes(r, n) - 1) >> MEDIUM_PAGE_SHIFT;
-                for (size_t i = from >> MEDIUM_PAGE_SHIFT; ok && i <= last; i++)
-                    ok = r->pages[i].live > 0 && r->pages[i].committed;
-            }
-            for (size_t i = 0; i < pages_in(r->bytes); i++) {
-                committed += r->pages[i].committed ? MEDIUM_PAGE_BYTES : 0;
-                cached += r->pages[i].listed ? MEDIUM_PAGE_BYTES : 0;
-                ok = ok && (r->pages[i].live == 0 || !r->pages[i].listed);
-            }
-        }
-    size_t resting = 0;
-    uint32_t count = 0;
-    for (uint32_t bin = 0; bin < MEDIUM_BINS; bin++) {
-        ok = ok && (m->quick.bins[bin >> 6] >> (bin & 63) & 1) == (m->quick.head[bin] != NULL);
-        for (void *p = m->quick.head[bin]; ok && p; count++) {
-            const medium_range *r = medium_range_of(p);
-            const medium_handle *h = medium_handle_of(r, p);
-            ok = medium_handle_bin(h) == bin && (live_word(r, p) & MEDIUM_CACHED) && count < m->quick.count;
-            resting += handle_bytes(r, h);
-            p = (void *)(uintptr_t)coalesce_tag(&r->core, handle_node(h));
-        }
-    }
-    ok = ok && count == m->quick.count && resting == m->quick.bytes;
-    ok = ok && committed == m->committed && cached == m->cached && used == m->used + resting;
-    leave(m);
-    return ok;
 }

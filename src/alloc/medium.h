@@ -16,7 +16,8 @@
  *   touched[64 KiB]         a bit: may hold something other than zero, so that zeroed memory is not cleared again
  *
  * A block that comes back rests in a *quick list* of its size first, neither split nor merged, so that the next request
- * for that size costs a few loads (lazy coalescing: Weinstock's quick fit, 1976). Resting blocks are merged, the largest
+ * for that size costs a few loads (lazy coalescing: Weinstock's quick fit, 1976). Resting blocks are merged, the
+ * largest
  * first, before any request is served from memory that nothing has touched yet, by age, and beyond QUICK_BLOCKS of
  * them: they make work cheaper, never the heap larger.
  *
@@ -73,8 +74,12 @@ enum { MEDIUM_BINS = (MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN) * 64, MEDIUM_BIN_NONE =
 _Static_assert(MEDIUM_BIN_NONE < 1 << (32 - MEDIUM_NODE_BITS), "a bin fits beside a node");
 _Static_assert(2 * (MEDIUM_RANGE_BYTES / 4096 + 2) < (size_t)1 << MEDIUM_NODE_BITS, "and a node of the largest range");
 
-/* Blocks that rest, latest first, one list per bin; linked through the tags of their nodes. */
+/* Blocks that rest, latest first, one list per bin; linked through the tags of their nodes. In front of the lists are a
+ * few places for one block each, told apart by its bin, that need no lock: a block goes in and out by exchange, and
+ * whoever got it has it. Release and acquire hand over what the last holder wrote. Their blocks count as used. */
+enum { MEDIUM_HOT = 4 };
 typedef struct medium_quick {
+    _Atomic(void *) hot[MEDIUM_HOT];
     uint64_t bins[(MEDIUM_BINS + 63) / 64]; /* bit b: head[b] is one */
     void *head[MEDIUM_BINS];
     size_t bytes;
@@ -163,8 +168,10 @@ static inline uint32_t medium_handle_bin(const medium_handle *h) { return h->nod
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site);
 /* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
 acre_status medium_free(medium *m, void *p);
-/* For thread caches, in one go. _take: a block of `bytes` (blocks[0], zeroed if so asked), and up to count - 1 more that
- * rest; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit set, which stays. */
+/* For thread caches, in one go. _take: a block of `bytes` (blocks[0], zeroed if so asked), and up to count - 1 more
+ * that
+ * rest; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit
+ * set, which stays. */
 uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count);
 void medium_give(medium *m, void *const *blocks, uint32_t count);
 /* Grows or shrinks where it lies; false: no room, nothing has changed. p: a live block. */
@@ -228,5 +235,32 @@ void medium_usage_read(medium *m, medium_usage *usage);
 /* The largest block of tier t (0 … MEDIUM_TIERS - 1), and what sizes in it are multiples of. */
 void medium_tier(uint32_t t, size_t *size_max, size_t *granule);
 void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t bytes, const void *site), void *context);
+
+/* Without the lock, for blocks that are too big for a thread to keep. _take: a block of the bin, or NULL. _put: a live
+ * block; what lay in its place goes to the lists. False: it cannot rest. */
+static inline void *medium_hot_take(medium *m, uint32_t bin)
+{
+    _Atomic(void *) *place = &m->quick.hot[bin % MEDIUM_HOT];
+    void *p = atomic_load_explicit(place, memory_order_relaxed);
+    if (!p || medium_handle_bin(medium_handle_of(medium_range_of(p), p)) != bin) return NULL;
+    p = atomic_exchange_explicit(place, NULL, memory_order_acquire);
+    if (unlikely(!p)) return NULL;
+    medium_handle *h = medium_handle_of(medium_range_of(p), p);
+    if (unlikely(medium_handle_bin(h) != bin)) { /* another one by now */
+        medium_give(m, &p, 1);
+        return NULL;
+    }
+    medium_handle_set_cached(h, false);
+    return p;
+}
+static inline bool medium_hot_put(medium *m, medium_handle *h, void *p)
+{
+    uint32_t bin = medium_handle_bin(h);
+    if (unlikely(bin == MEDIUM_BIN_NONE || m->policy.fill || m->policy.cache_bytes_max != SIZE_MAX)) return false;
+    medium_handle_set_cached(h, true);
+    void *old = atomic_exchange_explicit(&m->quick.hot[bin % MEDIUM_HOT], p, memory_order_acq_rel);
+    if (old) medium_give(m, &old, 1);
+    return true;
+}
 
 #endif

@@ -30,7 +30,7 @@ static void read_cache(const thread_cache *tc, cached *sum)
     for (uint32_t c = 1; c <= CLASS_COUNT_MAX; c++)
         if (blocks[c] <= MAGAZINE_BLOCKS_MAX) sum->blocks[c] += blocks[c];
     if (medium_bytes <= (size_t)MEDIUM_CACHE_ENTRIES * MEDIUM_SIZE_MAX) sum->medium_bytes += medium_bytes;
-    for (uint32_t e = 1; e <= MEDIUM_CACHE_ENTRIES; e++) sum->medium_blocks += tc->medium.entry[e].block != NULL;
+    sum->medium_blocks += medium_cache_blocks(&tc->medium);
     thread_counters_add(&sum->counters, &tc->counters);
     sum->caches++;
 }

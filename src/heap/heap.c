@@ -415,7 +415,7 @@ bool heap_resize(acre_heap *h, void *p, size_t usable, size_t size)
 /* Is it worth moving a block that shrinks, to give memory back? */
 static bool shrinks_enough(const acre_heap *h, size_t usable, size_t size)
 {
-    if (usable <= h->sizes->size_max) return size < usable / 2 && usable > 64;
+    if (usable <= h->sizes->size_max) return heap_shrinks_enough(usable, size);
     return size <= h->sizes->size_max || size < usable / 2;
 }
 
@@ -428,6 +428,7 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
         return NULL;
     }
     *why = ACRE_OK;
+    if (size > MEDIUM_SIZE_MIN && size <= MEDIUM_SIZE_MAX && medium_round(size) == usable) return p; /* it has what it needs */
     if (size <= usable && !shrinks_enough(owner, usable, size)) {
         if (usable > owner->sizes->size_max) heap_resize(owner, p, usable, size); /* give the tail back if that works */
         return p;
