@@ -77,7 +77,7 @@ _Static_assert(2 * (MEDIUM_RANGE_BYTES / 4096 + 2) < (size_t)1 << MEDIUM_NODE_BI
 /* Blocks that rest, latest first, one list per bin; linked through the tags of their nodes. In front of the lists are a
  * few places for one block each, told apart by its bin, that need no lock: a block goes in and out by exchange, and
  * whoever got it has it. Release and acquire hand over what the last holder wrote. Their blocks count as used. */
-enum { MEDIUM_HOT = 4 };
+enum { MEDIUM_HOT = 2 };
 typedef struct medium_quick {
     _Atomic(void *) hot[MEDIUM_HOT];
     uint64_t bins[(MEDIUM_BINS + 63) / 64]; /* bit b: head[b] is one */

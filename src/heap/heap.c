@@ -428,7 +428,7 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
         return NULL;
     }
     *why = ACRE_OK;
-    if (size > MEDIUM_SIZE_MIN && size <= MEDIUM_SIZE_MAX && medium_round(size) == usable) return p; /* it has what it needs */
+    if (size > MEDIUM_SIZE_MIN && size <= MEDIUM_SIZE_MAX && medium_round(size) == usable) return p; /* as it is */
     if (size <= usable && !shrinks_enough(owner, usable, size)) {
         if (usable > owner->sizes->size_max) heap_resize(owner, p, usable, size); /* give the tail back if that works */
         return p;
