@@ -309,6 +309,15 @@ static void clear_touched(char *base, size_t from, size_t to, const uint64_t *to
     }
 }
 
+/* The bits of word w that stand for 64 KiB pieces first … last. */
+static uint64_t pieces_mask(size_t w, size_t first, size_t last)
+{
+    uint64_t mask = ~(uint64_t)0;
+    if (w == first >> 6) mask &= ~bits_mask(first & 63);
+    if (w == last >> 6) mask &= bits_mask((last & 63) + 1);
+    return mask;
+}
+
 /* Saves the touched bits of [from, to) (into `old` when it is not NULL), then sets them. */
 static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
 {
@@ -316,12 +325,11 @@ static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
     uint32_t fresh = 0;
     for (size_t w = first >> 6; w <= last >> 6; w++) {
         if (old) old[w - (first >> 6)] = r->touched[w];
-        uint64_t mask = ~(uint64_t)0;
-        if (w == first >> 6) mask &= ~bits_mask(first & 63);
-        if (w == last >> 6) mask &= bits_mask((last & 63) + 1);
-        fresh += bits_count(mask & ~r->touched[w]);
-        r->touched[w] |= mask;
+        uint64_t mask = pieces_mask(w, first, last), missing = mask & ~r->touched[w];
         r->recent[w] |= mask;
+        if (!missing) continue;
+        fresh += bits_count(missing);
+        r->touched[w] |= mask;
     }
     if (!fresh) return;
     r->owner->touched += (size_t)fresh << CHUNK_SHIFT;
@@ -366,8 +374,9 @@ static bool can_purge_holes(const medium *m)
 /* Would a block there be the first on one of its 64 KiB pieces? */
 static bool is_fresh(const medium_range *r, size_t from, size_t to)
 {
-    for (size_t at = align_down(from, CHUNK_BYTES); at < to; at += CHUNK_BYTES)
-        if (!is_touched(r, at)) return true;
+    size_t first = from >> CHUNK_SHIFT, last = (to - 1) >> CHUNK_SHIFT;
+    for (size_t w = first >> 6; w <= last >> 6; w++)
+        if (pieces_mask(w, first, last) & ~r->touched[w]) return true;
     return false;
 }
 
@@ -420,25 +429,34 @@ static void *wake(medium *m, uint32_t bin)
     return p;
 }
 
-static bool any_rests(const medium *m)
+static bool hot_rests(const medium *m)
 {
     uintptr_t hot = 0;
     for (int i = 0; i < MEDIUM_HOT; i++)
         hot |= (uintptr_t)atomic_load_explicit(&m->quick.hot[i], memory_order_relaxed);
-    return hot != 0 || m->quick.count > 0;
+    return hot != 0;
+}
+
+/* Could merging make room in this tier? Only blocks of tier 0 rest in lists; tiers share no range. */
+static bool any_rests(const medium *m, uint32_t tier) { return tier == 0 ? m->quick.count > 0 : hot_rests(m); }
+
+/* The blocks in hot places are holes from now on. */
+static void merge_hot(medium *m)
+{
+    for (int i = 0; i < MEDIUM_HOT; i++) {
+        void *p = atomic_exchange_explicit(&m->quick.hot[i], NULL, memory_order_acquire);
+        if (!p) continue;
+        medium_range *r = medium_range_of(p);
+        count_used(m, 0, handle_bytes(r, medium_handle_of(r, p)));
+        release_block(m, r, p);
+    }
 }
 
 /* Merges up to `most` resting blocks, those of the largest sizes first. Returns the bytes. */
 static size_t merge_resting(medium *m, uint32_t most)
 {
     medium_quick *q = &m->quick;
-    for (int i = 0; i < MEDIUM_HOT; i++) {
-        void *p = atomic_exchange_explicit(&q->hot[i], NULL, memory_order_acquire);
-        if (!p) continue;
-        medium_range *r = medium_range_of(p);
-        count_used(m, 0, handle_bytes(r, medium_handle_of(r, p)));
-        release_block(m, r, p);
-    }
+    merge_hot(m);
     size_t before = q->bytes;
     for (uint32_t w = (MEDIUM_BINS + 63) / 64; w-- > 0 && most > 0;)
         while (q->bins[w] && most > 0) {
@@ -496,17 +514,17 @@ void medium_give(medium *m, void *const *blocks, uint32_t count)
  * come first. */
 static uint32_t take_node(medium *m, uint32_t t, uint32_t granules, unsigned align_log2, medium_range **range)
 {
-    for (;;) {
-        uint32_t node = find_room(m, t, granules, align_log2, range);
-        if (!any_rests(m)) return node;
-        if (node) {
-            medium_range *r = *range;
-            size_t from = (size_t)coalesce_offset(&r->core, node) << r->granule_log2;
-            if (!is_fresh(r, from, from + medium_block_bytes(r, node))) return node;
-            coalesce_free(&r->core, node);
-        }
-        merge_resting(m, QUICK_MERGE);
+    uint32_t node = find_room(m, t, granules, align_log2, range);
+    if (!any_rests(m, t)) return node;
+    if (node) {
+        medium_range *r = *range;
+        size_t from = (size_t)coalesce_offset(&r->core, node) << r->granule_log2;
+        if (!is_fresh(r, from, from + medium_block_bytes(r, node))) return node;
+        coalesce_free(&r->core, node);
     }
+    if (t == 0) merge_resting(m, UINT32_MAX);
+    else merge_hot(m);
+    return find_room(m, t, granules, align_log2, range);
 }
 
 static void *alloc_merged(medium *m, size_t size, size_t align, const void *site, uint64_t *old_touched, size_t *at)
@@ -635,7 +653,7 @@ bool medium_resize(medium *m, void *p, size_t bytes)
     if (size > before) {
         if (!account_charge(m->account, size - before)) goto out;
         /* What rests must not make the heap larger: the next request finds it merged. */
-        if (any_rests(m) && is_fresh(r, from + before, from + size)) merge_resting(m, QUICK_MERGE);
+        if (any_rests(m, r->tier) && is_fresh(r, from + before, from + size)) merge_resting(m, QUICK_MERGE);
         if (!coalesce_resize(&r->core, node, (uint32_t)(size >> r->granule_log2))) goto credit;
         /* Pages that the block did not touch yet: from the one after its last on. */
         size_t fresh = align_up(from + before, MEDIUM_PAGE_BYTES);
