@@ -455,7 +455,7 @@ void heap_tick(acre_heap *h, uint32_t delay_ms, uint32_t effort)
     fsa_age(&h->fsa, (uint32_t)os_now_ms(), delay_ms, AGE_PAGES * effort);
     for (uint32_t i = 0; i < effort && page_pool_tick(h->fsa.pool, delay_ms); i++) {}
     medium_tick(&h->medium, delay_ms, effort);
-    large_tick(&h->large);
+    large_tick(&h->large, delay_ms);
 }
 
 size_t heap_trim_shared(acre_heap *h, size_t keep_bytes)
