@@ -493,7 +493,7 @@ static void mind_what_is_kept(medium *m, uint32_t added)
     give_back(m, most, (uint32_t)now, m->policy.delay_ms, over ? PAGES : 1);
 }
 
-void medium_give(medium *m, void *const *blocks, uint32_t count)
+size_t medium_give(medium *m, void *const *blocks, uint32_t count)
 {
     enter(m);
     for (uint32_t i = 0; i < count; i++) {
@@ -505,7 +505,9 @@ void medium_give(medium *m, void *const *blocks, uint32_t count)
     }
     m->frees += count;
     mind_what_is_kept(m, count);
+    size_t touched = m->touched;
     leave(m);
+    return touched;
 }
 
 /* --- allocating and freeing ------------------------------------------------------------------------------------- */

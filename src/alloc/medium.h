@@ -173,7 +173,7 @@ acre_status medium_free(medium *m, void *p);
  * rest; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit
  * set, which stays. */
 uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count);
-void medium_give(medium *m, void *const *blocks, uint32_t count);
+size_t medium_give(medium *m, void *const *blocks, uint32_t count);
 /* Grows or shrinks where it lies; false: no room, nothing has changed. p: a live block. */
 bool medium_resize(medium *m, void *p, size_t bytes);
 

@@ -53,7 +53,7 @@ static void set_up(acre_heap *h, const acre_heap_options *o, uint16_t number, bo
                               .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX),
                               .fill = o->fill};
     h->magazine_bytes_max = or_default(o->magazine_bytes_max, 64 * KIB);
-    h->thread_bytes_max = or_default(o->thread_bytes_max, 256 * KIB);
+    h->thread_bytes_max = or_default(o->thread_bytes_max, 2 * MIB);
     if (o->small_size_max == 0 && o->classes_per_doubling == 0) {
         h->sizes = &process_sizes;
     } else {
@@ -339,7 +339,8 @@ static acre_status free_medium(medium_range *r, void *p)
     if (unlikely(h->observed)) observed_free(h, tc, p, bytes);
     threads_enter(tc);
     medium_handle *handle = medium_live_handle(r, p, &bytes);
-    bool kept = tc && handle && medium_cache_put(&tc->medium, handle, bytes, p);
+    uint32_t threads = atomic_load_explicit(&h->cache_count, memory_order_relaxed);
+    bool kept = tc && handle && medium_cache_put(&tc->medium, handle, bytes, p, threads);
     acre_status status = kept ? ACRE_OK : medium_free(r->owner, p);
     threads_leave(tc);
     return status;

@@ -3,13 +3,21 @@
 
 #include <string.h>
 
-#define ALL (~(uint64_t)1) /* a bit for each entry */
-_Static_assert(MEDIUM_CACHE_ENTRIES == 63, "ALL has a bit for each");
+_Static_assert(MEDIUM_CACHE_ENTRIES == 64 * MEDIUM_CACHE_WORDS - 1, "a bit for each entry");
 
-void medium_cache_init(medium_cache *mc, size_t bytes_max)
+/* Entries that hold a block, as bits of word w. */
+static uint64_t held_in(const medium_cache *mc, uint32_t w)
 {
-    mc->bytes_max = bytes_max;
-    mc->spare = ALL;
+    return ~mc->spare[w] & (w == 0 ? ~(uint64_t)1 : ~(uint64_t)0);
+}
+static uint32_t held(const medium_cache *mc) { return bits_count(held_in(mc, 0)) + bits_count(held_in(mc, 1)); }
+
+void medium_cache_init(medium_cache *mc, size_t bytes_most)
+{
+    mc->bytes_most = bytes_most;
+    mc->bytes_max = bytes_most < MEDIUM_CACHE_BYTES_FIRST ? bytes_most : MEDIUM_CACHE_BYTES_FIRST;
+    mc->spare[0] = ~(uint64_t)1;
+    mc->spare[1] = ~(uint64_t)0;
 }
 
 /* Takes the entry's block out; it stays marked as cached. */
@@ -22,7 +30,7 @@ static void *take_out(medium_cache *mc, uint32_t e)
     mc->entry[c->next].prev = c->prev;
     mc->bytes -= c->bytes;
     c->block = NULL;
-    mc->spare |= (uint64_t)1 << e;
+    mc->spare[e >> 6] |= (uint64_t)1 << (e & 63);
     return block;
 }
 
@@ -30,32 +38,53 @@ bool medium_cache_give(medium_cache *mc, uint32_t count)
 {
     void *blocks[MEDIUM_CACHE_ENTRIES + 1];
     uint32_t n = 0;
-    uint64_t held = ~mc->spare & ALL;
-    while (held && n < count) {
-        uint64_t on = held & ~bits_mask(mc->hand + 1u); /* entries behind the hand, else from the first */
-        uint32_t e = bits_lowest(on ? on : held);
-        held &= ~((uint64_t)1 << e);
-        blocks[n++] = take_out(mc, e);
-        mc->hand = (uint8_t)e;
+    /* From the entry behind the hand on, word by word; the first word twice, before and after the others. */
+    uint32_t first = mc->hand >> 6;
+    for (uint32_t i = 0; i <= MEDIUM_CACHE_WORDS && n < count; i++) {
+        uint32_t w = (first + i) % MEDIUM_CACHE_WORDS;
+        uint64_t on = held_in(mc, w);
+        if (i == 0) on &= ~bits_mask((mc->hand & 63) + 1u);
+        for (; on && n < count; on &= on - 1) {
+            mc->hand = (uint8_t)(w * 64 + bits_lowest(on));
+            blocks[n++] = take_out(mc, mc->hand);
+        }
     }
     if (n < count && mc->front.block) {
         blocks[n++] = mc->front.block;
         mc->front.block = NULL;
     }
-    if (n) medium_give(medium_range_of(blocks[0])->owner, blocks, n);
+    mc->refills = 0;
+    if (n) mc->touched_seen = medium_give(medium_range_of(blocks[0])->owner, blocks, n);
     return n > 0;
 }
 
-bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block)
+/* Blocks were given back and asked for again: may more of them be kept? */
+static bool grow(medium_cache *mc, uint32_t threads)
+{
+    size_t share = mc->touched_seen / 16 / (threads ? threads : 1);
+    if (share > mc->bytes_most) share = mc->bytes_most;
+    if (mc->refills == 0 || mc->bytes_max * 2 > share) return false;
+    mc->bytes_max *= 2;
+    mc->refills = 0;
+    return true;
+}
+
+void medium_cache_shrink(medium_cache *mc)
+{
+    if (mc->bytes_max <= MEDIUM_CACHE_BYTES_FIRST || mc->bytes > MEDIUM_CACHE_BYTES_FIRST) return;
+    mc->bytes_max = MEDIUM_CACHE_BYTES_FIRST;
+}
+
+bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block, uint32_t threads)
 {
     if (medium_handle_bin(h) == MEDIUM_BIN_NONE || bytes > mc->bytes_max) return false;
     if (mc->front.block && mc->front.bytes > mc->bytes_max / 4) {
         void *last = mc->front.block;
         mc->front.block = NULL;
-        medium_give(medium_range_of(last)->owner, &last, 1);
+        mc->touched_seen = medium_give(medium_range_of(last)->owner, &last, 1);
     }
-    if (mc->front.block && !medium_cache_may_file(mc, mc->front.bytes))
-        medium_cache_give(mc, (bits_count(~mc->spare & ALL) + 1) / 2);
+    if (mc->front.block && !medium_cache_may_file(mc, mc->front.bytes) && !grow(mc, threads))
+        medium_cache_give(mc, (held(mc) + 1) / 2);
     while (!medium_cache_put_hit(mc, h, bytes, block)) medium_cache_give(mc, 1);
     return true;
 }
@@ -68,13 +97,14 @@ void *medium_cache_refill(medium_cache *mc, struct medium *m, size_t bytes, bool
     if (bytes > mc->bytes_max / 4) most = 1;
     uint32_t n = medium_take(m, bytes, zero, blocks, most < 1 ? 1 : most < BATCH ? (uint32_t)most : BATCH);
     if (n == 0) return NULL;
+    mc->refills++;
     for (uint32_t i = n; --i > 0;) {
         medium_cached c = {.block = blocks[i], .handle = medium_handle_of(medium_range_of(blocks[i]), blocks[i])};
         c.bytes = (uint32_t)medium_round(bytes);
         c.bin = (uint16_t)medium_handle_bin(c.handle);
         medium_handle_set_cached(c.handle, true);
         if (medium_cache_may_file(mc, c.bytes)) medium_cache_file(mc, &c);
-        else medium_give(m, &blocks[i], 1);
+        else mc->touched_seen = medium_give(m, &blocks[i], 1);
     }
     return blocks[0];
 }
@@ -93,16 +123,16 @@ void medium_cache_adopt(medium_cache *mc)
         medium_handle_set_cached(medium_handle_of(r, block), false);
         medium_free(r->owner, block);
     }
-    size_t bytes_max = mc->bytes_max;
+    size_t bytes_most = mc->bytes_most;
     memset(mc, 0, sizeof *mc);
-    medium_cache_init(mc, bytes_max);
+    medium_cache_init(mc, bytes_most);
 }
 
 size_t medium_cache_bytes(const medium_cache *mc) { return mc->bytes + (mc->front.block ? mc->front.bytes : 0); }
 
 uint32_t medium_cache_blocks(const medium_cache *mc)
 {
-    return bits_count(~mc->spare & ALL) + (mc->front.block != NULL);
+    return held(mc) + (mc->front.block != NULL);
 }
 
 static bool check_cached(const medium_cached *c)
@@ -115,14 +145,15 @@ static bool check_cached(const medium_cached *c)
 bool medium_cache_check(const medium_cache *mc)
 {
     size_t bytes = 0;
-    uint64_t listed = 0;
+    uint64_t listed[MEDIUM_CACHE_WORDS] = {0};
     for (uint32_t bin = 0; bin < MEDIUM_BINS; bin++)
         for (uint32_t e = mc->head[bin], prev = 0; e; prev = e, e = mc->entry[e].next) {
             const medium_cached *c = &mc->entry[e];
-            if (c->bin != bin || c->prev != prev || (listed >> e & 1) || !check_cached(c)) return false;
-            listed |= (uint64_t)1 << e;
+            if (c->bin != bin || c->prev != prev || (listed[e >> 6] >> (e & 63) & 1) || !check_cached(c)) return false;
+            listed[e >> 6] |= (uint64_t)1 << (e & 63);
             bytes += c->bytes;
         }
-    bool front = !mc->front.block || check_cached(&mc->front);
-    return front && listed == (~mc->spare & ALL) && !(mc->spare & ~ALL) && bytes == mc->bytes && bytes <= mc->bytes_max;
+    bool ok = !mc->front.block || check_cached(&mc->front);
+    for (uint32_t w = 0; w < MEDIUM_CACHE_WORDS; w++) ok = ok && listed[w] == held_in(mc, w);
+    return ok && !(mc->spare[0] & 1) && bytes == mc->bytes && bytes <= mc->bytes_max;
 }

@@ -9,13 +9,16 @@
  *
  * Bounds: in front one block of at most bytes_max; in the bins MEDIUM_CACHE_ENTRIES blocks, bytes_max in all, none
  * larger than a quarter of that. What must make room goes half of the entries at a time, by their places, which is
- * roughly oldest first, and to the medium's quick lists under one lock. Part of a thread cache: one thread's. */
+ * roughly oldest first, and to the medium's quick lists under one lock. bytes_max starts small and doubles when blocks
+ * are given back that had to be asked for again, to a share of what the heap holds (a sixteenth), divided by the
+ * threads; it starts again when the thread has been idle. Part of a thread cache: one thread's. */
 #ifndef ACRE_HEAP_MEDIUM_CACHE_H
 #define ACRE_HEAP_MEDIUM_CACHE_H
 
 #include "alloc/medium.h"
 
-enum { MEDIUM_CACHE_ENTRIES = 63 }; /* a bit for each, from 1 on */
+enum { MEDIUM_CACHE_ENTRIES = 127, MEDIUM_CACHE_WORDS = 2 }; /* a bit for each, from 1 on */
+#define MEDIUM_CACHE_BYTES_FIRST (256 * KIB)
 
 typedef struct medium_cached {
     void *block; /* NULL: the entry is free */
@@ -27,15 +30,18 @@ typedef struct medium_cached {
 
 typedef struct medium_cache {
     medium_cached front;
-    uint64_t spare; /* bit e: entry e is free */
-    size_t bytes;   /* in the entries */
-    size_t bytes_max;
-    uint8_t hand;   /* where the search for the oldest goes on */
+    uint64_t spare[MEDIUM_CACHE_WORDS]; /* bit e: entry e is free */
+    size_t bytes;      /* in the entries */
+    size_t bytes_max;  /* now */
+    size_t bytes_most; /* ever */
+    size_t touched_seen; /* what the medium last said that it has touched */
+    uint32_t refills;  /* since bytes_max last grew or something was given back */
+    uint8_t hand;      /* where the search for the oldest goes on */
     uint8_t head[MEDIUM_BINS];
     medium_cached entry[MEDIUM_CACHE_ENTRIES + 1]; /* entry[0] takes stores that are for nobody */
 } medium_cache;
 
-void medium_cache_init(medium_cache *mc, size_t bytes_max);
+void medium_cache_init(medium_cache *mc, size_t bytes_most);
 
 /* A block of the size that the request rounds to; NULL: none is cached. */
 static inline void *medium_cache_take(medium_cache *mc, size_t bytes)
@@ -59,16 +65,16 @@ static inline void *medium_cache_take(medium_cache *mc, size_t bytes)
     medium_handle_set_cached(c->handle, false);
     atomic_signal_fence(memory_order_release);
     c->block = NULL;
-    mc->spare |= (uint64_t)1 << e;
+    mc->spare[e >> 6] |= (uint64_t)1 << (e & 63);
     return block;
 }
 
 /* A marked block goes into its bin; there is room for it. */
 static inline void medium_cache_file(medium_cache *mc, const medium_cached *from)
 {
-    uint32_t e = bits_lowest(mc->spare), bin = from->bin;
+    uint32_t w = mc->spare[0] ? 0 : 1, e = w * 64 + bits_lowest(mc->spare[w]), bin = from->bin;
     medium_cached *c = &mc->entry[e];
-    mc->spare &= mc->spare - 1;
+    mc->spare[w] &= mc->spare[w] - 1;
     mc->bytes += from->bytes;
     c->block = from->block;
     c->handle = from->handle;
@@ -82,7 +88,7 @@ static inline void medium_cache_file(medium_cache *mc, const medium_cached *from
 
 static inline bool medium_cache_may_file(const medium_cache *mc, size_t bytes)
 {
-    return mc->spare && mc->bytes + bytes <= mc->bytes_max && bytes <= mc->bytes_max / 4;
+    return (mc->spare[0] | mc->spare[1]) && mc->bytes + bytes <= mc->bytes_max && bytes <= mc->bytes_max / 4;
 }
 
 /* Keeps a live block of `bytes` whose handle is h, if nothing must make room for it. */
@@ -102,9 +108,11 @@ static inline bool medium_cache_put_hit(medium_cache *mc, medium_handle *h, size
     medium_handle_set_cached(h, true);
     return true;
 }
-/* The same; what must make room is given back. False: it is a block that no request could find; it stays the
- * caller's. */
-bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block);
+/* The same; what must make room is given back. threads: how many share the heap. False: it is a block that no
+ * request could find; it stays the caller's. */
+bool medium_cache_put(medium_cache *mc, medium_handle *h, size_t bytes, void *block, uint32_t threads);
+/* The thread has been idle: the bound is what it was at first. */
+void medium_cache_shrink(medium_cache *mc);
 /* A block from the medium, and a few more of its size into the cache. NULL: there is none. */
 void *medium_cache_refill(medium_cache *mc, struct medium *m, size_t bytes, bool zero);
 /* Gives up to `count` blocks back, roughly the oldest first. False: there is none. */

@@ -161,7 +161,10 @@ void thread_cache_drain(thread_cache *tc, uint32_t classes)
     }
     /* Of larger blocks the oldest, when none came or went since the last look. */
     size_t bytes = medium_cache_bytes(&tc->medium);
-    if (bytes == tc->medium_bytes_seen && medium_cache_give(&tc->medium, 1)) bytes = medium_cache_bytes(&tc->medium);
+    if (bytes == tc->medium_bytes_seen && medium_cache_give(&tc->medium, 1)) {
+        bytes = medium_cache_bytes(&tc->medium);
+        medium_cache_shrink(&tc->medium);
+    }
     tc->medium_bytes_seen = bytes;
 }
 
