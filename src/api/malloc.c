@@ -176,11 +176,26 @@ ACRE_API void *reallocarray(void *block, size_t count, size_t size)
 
 /* --- aligned ---------------------------------------------------------------------------------------------------- */
 
+/* As malloc, with a class whose blocks are all aligned so; CLASS_NONE has an empty magazine. */
+static void *allocate_aligned(size_t align, size_t size)
+{
+    if (size > HIT_SIZE_MAX) {
+        void *block = align <= 256 ? medium_hit(size) : NULL;
+        return block ? block : allocate_slow(size, align, false);
+    }
+    thread_cache *tc = process_cache;
+    uint32_t c = size_class_aligned(&process_sizes, size, align);
+    void **top = tc->hit.top[c];
+    if (unlikely(top == tc->hit.bottom[c])) return allocate_slow(size, align, false);
+    tc->hit.top[c] = top - 1;
+    return top[-1];
+}
+
 ACRE_API int posix_memalign(void **result, size_t align, size_t size)
 {
     if (!is_power_of_two(align) || align % sizeof(void *) != 0) return EINVAL;
     int saved = errno;
-    void *block = allocate_slow(size, align, false);
+    void *block = allocate_aligned(align, size);
     errno = saved; /* POSIX: the error is the return value */
     if (!block) return ENOMEM;
     *result = block;
@@ -193,7 +208,7 @@ ACRE_API void *aligned_alloc(size_t align, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    return allocate_slow(size, align, false);
+    return allocate_aligned(align, size);
 }
 
 /* glibc rounds an alignment that is no power of two up to one. */
@@ -203,7 +218,7 @@ ACRE_API void *memalign(size_t align, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    return allocate_slow(size, power_of_two_at_least(align ? align : 1), false);
+    return allocate_aligned(power_of_two_at_least(align ? align : 1), size);
 }
 
 ACRE_API void *valloc(size_t size)
