@@ -5,7 +5,7 @@
  * memory back while it unloads and asks for it again, block by block, while the next one loads; and keeps the one for
  * ever after. The rules, in the order in which they are looked at, always about the oldest item:
  *
- *   1. over_budget_bytes != 0                                goes at once: somebody needs it now, or the heap must shrink
+ *   1. over_budget_bytes != 0                                goes at once: somebody needs it, or the heap must shrink
  *   2. all empties > bytes_max                               goes at once, whatever its age: the hard bound
  *   3. age >= delay_ms                                       goes: nobody came for it in that time
  *   4. age >= delay_ms / 10 and all empties > live_percent   goes: the dust has settled, and this is more than a

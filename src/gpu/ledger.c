@@ -145,7 +145,10 @@ bool gpu_ledger_hold(gpu_ledger *ledger, uint32_t heap, uint64_t bytes, bool exc
     return true;
 }
 
-void gpu_ledger_unhold(gpu_ledger *ledger, uint32_t heap, uint64_t bytes) { subtract(&ledger->heaps[heap].held, bytes); }
+void gpu_ledger_unhold(gpu_ledger *ledger, uint32_t heap, uint64_t bytes)
+{
+    subtract(&ledger->heaps[heap].held, bytes);
+}
 
 void gpu_ledger_driver_call(gpu_ledger *ledger, uint32_t heap, int change)
 {

@@ -11,9 +11,9 @@
  * One lock inside. The owner's question is a driver call, so it is asked without that lock: retire_poll takes the
  * heads under the lock, asks outside of it, and collects under it what was answered; entries that came meanwhile are
  * seen by the next poll. The owner's `reached` and `free_block` are called without any lock of this file, and may be
- * called by several threads at once for different timelines. O(entries that retire + timelines) per poll, for up to some
- * hundred timelines; push is O(1) when values ascend and it is for the timeline of the push before, else O(timelines +
- * entries behind it). Entries come from the metadata arena and are reused. */
+ * called by several threads at once for different timelines. O(entries that retire + timelines) per poll, for up to
+ * some hundred timelines; push is O(1) when values ascend and it is for the timeline of the push before, else
+ * O(timelines + entries behind it). Entries come from the metadata arena and are reused. */
 #ifndef ACRE_GPU_RETIRE_H
 #define ACRE_GPU_RETIRE_H
 
@@ -28,8 +28,8 @@ typedef struct retire_owner {
     /* The highest value known to be reached on this timeline (UINT64_MAX: the timeline is gone or lost: all of it).
      * False: could not be asked now (the driver's error); nothing retires. */
     bool (*reached)(void *context, uint64_t timeline, uint64_t *value);
-    /* Waits until the timeline has reached `value` or timeout_ns went by; NULL: polling will do. False: the time went by,
-     * or it could not be waited for. */
+    /* Waits until the timeline has reached `value` or timeout_ns went by; NULL: polling will do. False: the time went
+     * by, or it could not be waited for. */
     bool (*wait)(void *context, uint64_t timeline, uint64_t value, uint64_t timeout_ns);
     /* The block is free now. */
     void (*free_block)(void *context, void *block);
