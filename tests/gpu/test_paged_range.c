@@ -716,7 +716,8 @@ static void a_category_sleeps_without_memory_and_wakes_at_its_addresses(void **s
     assert_int_equal(paged_resize(&ranges[0], blocks[1].handle, PAGE, false, NULL, NULL), ACRE_NOT_SUPPORTED);
     other = take(0, 5 * PAGE); /* not at the sleepers' addresses */
     for (uint32_t i = 0; i < 12; i++)
-        assert_true(other.offset >= blocks[i].offset + blocks[i].bytes || other.offset + other.bytes <= blocks[i].offset);
+        assert_true(other.offset >= blocks[i].offset + blocks[i].bytes ||
+                    other.offset + other.bytes <= blocks[i].offset);
     for (uint32_t i = 0; i < 12; i += 2) assert_true(stamped(0, blocks[i].offset, blocks[i].bytes, 100 + i));
     assert_int_equal(paged_free(&ranges[0], blocks[3].handle, NULL), ACRE_OK); /* in its sleep */
 
@@ -915,7 +916,8 @@ static void random_alloc(uint64_t *random, uint32_t id)
     uint64_t r = probe_random(random);
     int range = (int)(r >> 60 & 1);
     uint64_t kind = r % 16, bytes = 1 + (r >> 8) % (kind < 10 ? 3000 : kind < 14 ? 6 * PAGE : 24 * PAGE);
-    paged_request request = {.bytes = bytes, .alignment = kind % 3 == 0 ? 1024 : 0, .category = (uint32_t)(r >> 40 & 3)};
+    paged_request request = {.bytes = bytes, .category = (uint32_t)(r >> 40 & 3)};
+    if (kind % 3 == 0) request.alignment = 1024;
     model_block *m = &model[model_count];
     if (model_count == LIVE_MAX) return;
     paged_failure failure;
@@ -1019,7 +1021,13 @@ static void random_operations_agree_with_a_plain_model(void **state)
 
 /* --- claims: threads -------------------------------------------------------------------------------------------- */
 
-typedef struct guest { pthread_t thread; paged_block block; acre_status status; atomic_bool done; uint64_t bytes; } guest;
+typedef struct guest {
+    pthread_t thread;
+    paged_block block;
+    acre_status status;
+    atomic_bool done;
+    uint64_t bytes;
+} guest;
 
 static void *allocate(void *context)
 {
@@ -1115,7 +1123,7 @@ static void *work(void *context)
             paged_block now;
             acre_status status = paged_resize(&ranges[range], mine[at].block.handle, 1 + (r >> 14) % (4 * PAGE), false,
                                               &now, NULL);
-            if (status == ACRE_OK && !stamp(range, now.offset, now.bytes, mine[at].id)) wrong = "no memory after growth";
+            if (status == ACRE_OK && !stamp(range, now.offset, now.bytes, mine[at].id)) wrong = "no memory to grow";
             mine[at].block = now;
         } else {
             if (paged_free(&ranges[range], mine[at].block.handle, NULL) != ACRE_OK) wrong = "free failed";
