@@ -66,6 +66,9 @@ static inline uint64_t os_now_ms(void) { return os_memory.now_ms(); }
 uint64_t os_now_ns(void);
 /* Advice only: huge pages are welcome (or not) in this range. False where the system has none. */
 bool os_advise_huge(void *address, size_t bytes, bool wanted);
+/* The memory behind a committed range is there afterwards, as if it had been written to, at a fraction of the page
+ * faults' cost. Contents stay. False: some or none of it is, which does no harm. */
+bool os_populate(void *address, size_t bytes);
 /* Moves the pages behind [from, from + bytes) to [to, to + bytes), both reserved and committed; `from` reads zero
  * afterwards. False: nothing moved (not supported here, or no VMAs left): the caller copies. */
 bool os_move_pages(void *from, void *to, size_t bytes);

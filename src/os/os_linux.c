@@ -175,6 +175,22 @@ bool os_advise_huge(void *address, size_t bytes, bool wanted)
     return ok;
 }
 
+bool os_populate(void *address, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    static _Atomic bool unknown; /* to this kernel: it came with 5.14 */
+    if (atomic_load_explicit(&unknown, memory_order_relaxed)) return false;
+    int saved = errno;
+    bool ok = madvise(address, bytes, MADV_POPULATE_WRITE) == 0;
+    if (!ok && errno == EINVAL) atomic_store_explicit(&unknown, true, memory_order_relaxed);
+    errno = saved;
+    return ok;
+#else
+    (void)address, (void)bytes;
+    return false;
+#endif
+}
+
 bool os_move_pages(void *from, void *to, size_t bytes)
 {
 #ifdef MREMAP_DONTUNMAP
