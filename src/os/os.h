@@ -97,6 +97,8 @@ static inline bool os_single_threaded(void)
     return false;
 #endif
 }
+/* How many threads can run at once: the CPUs that the process was allowed at the first call; at least 1. */
+uint32_t os_cpu_count(void);
 /* A number for the calling thread that no other living thread has; never 0. A few instructions. */
 uintptr_t os_thread_id(void);
 /* Sleeps until *word != expected or somebody wakes the word; may return early. */
