@@ -87,7 +87,11 @@ static bool process_init(void)
         .magazine_bytes_max = o->magazine_bytes_max,
         .thread_bytes_max = o->thread_bytes_max,
     };
-    page_policy policy = {.delay_ms = delay_ms, .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX)};
+    size_t populate_bytes = o->populate_bytes ? (size_t)1 << bits_highest(o->populate_bytes) : 0;
+    page_policy policy = {.delay_ms = delay_ms,
+                          .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX),
+                          .huge = o->huge_pages,
+                          .populate_bytes = populate_bytes < CHUNK_BYTES ? populate_bytes : CHUNK_BYTES};
     page_pool_init(&flexible_pool, acre_provider_flexible(), policy);
     set_up(&process_heap, &options, HEAP_PROCESS, o->stats);
     atomic_store_explicit(&heaps[HEAP_PROCESS], &process_heap, memory_order_release);
