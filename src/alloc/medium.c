@@ -554,6 +554,20 @@ credit:
     return NULL;
 }
 
+/* Memory for the untouched 64 KiB pieces that a small block is the first on: others will follow it there, and all at
+ * once costs less than a page fault each. Only where a heap is large enough for a piece to be nothing. Without the lock;
+ * `touched` is of alloc_merged. */
+static void populate(const medium *m, char *p, size_t size, size_t from, const uint64_t *touched, size_t held)
+{
+    enum { SHARE = 32 };
+    bool may = size <= m->policy.populate_bytes && m->provider == acre_provider_flexible();
+    if (!may || held < SHARE * CHUNK_BYTES) return;
+    size_t first = from >> CHUNK_SHIFT, last = (from + size - 1) >> CHUNK_SHIFT;
+    for (size_t i = first; i <= last; i++)
+        if (!(touched[(i >> 6) - (first >> 6)] >> (i & 63) & 1))
+            os_populate(p - from + (i << CHUNK_SHIFT), CHUNK_BYTES);
+}
+
 /* Makes a new block read zero. `touched` is of alloc_merged; NULL: it rested. */
 static void clear_block(const medium *m, char *p, size_t bytes, size_t from, const uint64_t *touched)
 {
@@ -574,7 +588,9 @@ uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t
     if (n == 0 && (blocks[0] = alloc_merged(m, size, 0, NULL, old_touched, &from)) != NULL) n = 1;
     m->allocs += n;
     count_used(m, n * size, 0);
+    size_t held = m->touched;
     leave(m);
+    if (n && !rested) populate(m, blocks[0], size, from, old_touched, held);
     if (n && zero) clear_block(m, blocks[0], bytes, from, rested ? NULL : old_touched);
     return n;
 }
@@ -593,7 +609,9 @@ void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void 
         m->allocs++;
         count_used(m, size, 0);
     }
+    size_t held = m->touched;
     leave(m);
+    if (p && !rested) populate(m, p, size, from, old_touched, held);
     if (p && zero) clear_block(m, p, bytes, from, rested ? NULL : old_touched);
     return p;
 }

@@ -94,6 +94,7 @@ static bool process_init(void)
                           .populate_bytes = populate_bytes < CHUNK_BYTES ? populate_bytes : CHUNK_BYTES};
     page_pool_init(&flexible_pool, acre_provider_flexible(), policy);
     set_up(&process_heap, &options, HEAP_PROCESS, o->stats);
+    process_heap.medium.policy.populate_bytes = policy.populate_bytes;
     atomic_store_explicit(&heaps[HEAP_PROCESS], &process_heap, memory_order_release);
     heaps_used = HEAP_PROCESS + 1;
     return threads_init();
