@@ -207,6 +207,40 @@ static void holes_too_small_for_all_requests_so_far_serve_a_smaller_one(void **s
     }
 }
 
+/* The bins tell places of a range of 1,000 apart at first, of 128,000 at last. */
+static void a_range_that_grows_still_takes_the_lowest_of_equals(void **state)
+{
+    (void)state;
+    coalesce c;
+    coalesce_options options = {.memory = {&memory, memory_grow, memory_release},
+                                .capacity = 1000,
+                                .exact_sizes = 64,
+                                .extra_align_log2 = {3}};
+    assert_true(coalesce_init(&c, &options));
+    for (uint32_t capacity = 1000; capacity <= 128000; capacity *= 2) {
+        enum { PAIR = 10 };
+        uint32_t node, offset, count = 0, nodes[2 * 128000 / PAIR];
+        assert_true(coalesce_extend(&c, capacity));
+        while ((node = coalesce_alloc(&c, PAIR / 2, 0, &offset)) != 0) nodes[count++] = node;
+        assert_int_equal(count, capacity / (PAIR / 2));
+        for (uint32_t i = count / 2; i < count; i++) /* both halves from their middle, every other block */
+            if (coalesce_offset(&c, nodes[i]) % PAIR != 0) coalesce_free(&c, nodes[i]), nodes[i] = 0;
+        for (uint32_t i = 0; i < count / 2; i++)
+            if (coalesce_offset(&c, nodes[i]) % PAIR != 0) coalesce_free(&c, nodes[i]), nodes[i] = 0;
+        check(&c);
+        assert_true(coalesce_extend(&c, capacity * 2 - 1)); /* with holes in it */
+        assert_true(coalesce_shrink(&c, capacity));
+        check(&c);
+        for (uint32_t i = 0; i < capacity / PAIR; i++) {
+            assert_int_not_equal(coalesce_alloc(&c, PAIR / 2, 0, &offset), 0);
+            assert_int_equal(offset, i * PAIR + PAIR / 2);
+        }
+        coalesce_reset(&c);
+        check(&c);
+    }
+    done(&c);
+}
+
 static void an_alignment_that_is_not_named_is_served_too(void **state)
 {
     (void)state;
@@ -520,7 +554,7 @@ static void without_any_memory_a_block_that_needs_no_node_is_still_had(void **st
     (void)state;
     coalesce c = make(1 << 20, 0, 0);
     uint32_t offset, last = 0, first = 0;
-    while (c.spare_count != 0) {
+    while (coalesce_spare_count(&c) != 0) {
         last = coalesce_alloc(&c, 2, 0, &offset);
         if (first == 0) first = last;
     }
@@ -541,6 +575,7 @@ int main(void)
         cmocka_unit_test(an_empty_range_serves_nothing_and_counts_nothing),
         cmocka_unit_test(size_zero_and_more_than_the_range_are_refused),
         cmocka_unit_test(the_smallest_hole_that_is_enough_is_taken),
+        cmocka_unit_test(a_range_that_grows_still_takes_the_lowest_of_equals),
         cmocka_unit_test(of_equal_holes_the_lowest_address_is_taken),
         cmocka_unit_test(a_freed_block_merges_with_both_neighbours),
         cmocka_unit_test(a_named_alignment_finds_the_tightest_aligned_hole),
