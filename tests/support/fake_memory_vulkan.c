@@ -1,7 +1,7 @@
 /* fake_memory: device memory of the fake device (see fake_vulkan.h), and the ranges that resources take of it.
  *
- * Every memory is an anonymous mapping without reservation, or a memory file if it can be exported: untouched bytes cost
- * nothing. Memory that the CPU sees but not coherently has a second mapping, what the CPU sees. */
+ * Every memory is an anonymous mapping without reservation, or a memory file if it can be exported: untouched bytes
+ * cost nothing. Memory that the CPU sees but not coherently has a second mapping, what the CPU sees. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +44,8 @@ static uint32_t range_at(const fake_memory *memory, VkDeviceSize offset)
     return low;
 }
 
-static void compare(fake_vk *gpu, const fake_memory *memory, const fake_range *a, const fake_range *b, const char *where)
+static void compare(fake_vk *gpu, const fake_memory *memory, const fake_range *a, const fake_range *b,
+                    const char *where)
 {
     if (a->alias && b->alias) return;
     unsigned long id = (unsigned long)memory->object.id;

@@ -1,8 +1,8 @@
 /* fake_resource: buffers, images and claims of the fake device (see fake_vulkan.h): what they need, where they lie, and
  * the bytes that the GPU reads and writes there.
  *
- * Requirements are made up, legal and a function of the create info alone: a buffer is as large as its size rounded up to
- * 16, an image as the sum of its texels per mip level and layer, rounded up to its alignment. */
+ * Requirements are made up, legal and a function of the create info alone: a buffer is as large as its size rounded up
+ * to 16, an image as the sum of its texels per mip level and layer, rounded up to its alignment. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,7 +144,8 @@ static void destroy(fake_vk *gpu, fake_kind kind, uint64_t id, const char *where
     fake_resource_release(gpu, resource);
 }
 
-VKAPI_ATTR void VKAPI_CALL fake_vkDestroyBuffer(VkDevice device, VkBuffer buffer, const VkAllocationCallbacks *callbacks)
+VKAPI_ATTR void VKAPI_CALL fake_vkDestroyBuffer(VkDevice device, VkBuffer buffer,
+                                                const VkAllocationCallbacks *callbacks)
 {
     (void)callbacks;
     fake_enter(device->gpu, FAKE_VK_DestroyBuffer);

@@ -190,8 +190,8 @@ static void bind_run(fake_vk *gpu, fake_batch *batch, uint32_t *capacity, uint64
     VkDeviceSize end = bind->resourceOffset + bind->size;
     if (!r->sparse || bind->size == 0 || bind->resourceOffset % FAKE_PAGE_BYTES != 0 || end > r->need.size ||
         end % FAKE_PAGE_BYTES != 0) {
-        fake_wrong(gpu, FAKE_VK_WRONG_SPARSE, "vkQueueBindSparse: [%lu, %lu) of %#lx", (unsigned long)bind->resourceOffset,
-                   (unsigned long)end, (unsigned long)resource);
+        fake_wrong(gpu, FAKE_VK_WRONG_SPARSE, "vkQueueBindSparse: [%lu, %lu) of %#lx",
+                   (unsigned long)bind->resourceOffset, (unsigned long)end, (unsigned long)resource);
         return;
     }
     if (!legal_memory(gpu, r, bind->memory, bind->memoryOffset, bind->size)) return;
@@ -216,7 +216,8 @@ static void bind_tiles(fake_vk *gpu, fake_batch *batch, uint32_t *capacity, VkIm
                  right <= w && bottom <= h && x < right && y < bottom && (right % l.tile.width == 0 || right == w) &&
                  (bottom % l.tile.height == 0 || bottom == h);
     if (!r->resident || mip >= l.tail_first || layer >= r->image.arrayLayers || !whole) {
-        fake_wrong(gpu, FAKE_VK_WRONG_SPARSE, "vkQueueBindSparse: %#lx, mip %u, layer %u, (%u, %u) to (%u, %u) of %u x %u",
+        fake_wrong(gpu, FAKE_VK_WRONG_SPARSE,
+                   "vkQueueBindSparse: %#lx, mip %u, layer %u, (%u, %u) to (%u, %u) of %u x %u",
                    (unsigned long)FAKE_VK_ID(image), mip, layer, x, y, right, bottom, w, h);
         return;
     }

@@ -1,7 +1,7 @@
 /* fake_sync: fences, semaphores and the queue of the fake device (see fake_vulkan.h), and what the GPU is busy with.
  *
- * The queue does nothing but sparse binds and signals. A batch runs when the queue is not held, all before it have run and
- * its semaphores are reached; so a test decides when the GPU is done. */
+ * The queue does nothing but sparse binds and signals. A batch runs when the queue is not held, all before it have run
+ * and its semaphores are reached; so a test decides when the GPU is done. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -64,7 +64,8 @@ void fake_batch_free(fake_batch *batch)
 static fake_sync *sync_of(fake_vk *gpu, uint64_t id)
 {
     fake_object *object = fake_look(gpu, id);
-    return object != NULL && (object->kind == FAKE_SEMAPHORE || object->kind == FAKE_FENCE) ? (fake_sync *)object : NULL;
+    bool sync = object != NULL && (object->kind == FAKE_SEMAPHORE || object->kind == FAKE_FENCE);
+    return sync ? (fake_sync *)object : NULL;
 }
 
 static void set(fake_vk *gpu, fake_sync *sync, uint64_t value)
@@ -250,8 +251,8 @@ VKAPI_ATTR VkResult VKAPI_CALL fake_vkGetFenceStatus(VkDevice device, VkFence fe
     return result;
 }
 
-VKAPI_ATTR VkResult VKAPI_CALL fake_vkWaitForFences(VkDevice device, uint32_t count, const VkFence *fences, VkBool32 all,
-                                                    uint64_t timeout)
+VKAPI_ATTR VkResult VKAPI_CALL fake_vkWaitForFences(VkDevice device, uint32_t count, const VkFence *fences,
+                                                    VkBool32 all, uint64_t timeout)
 {
     VkResult result = fake_enter(device->gpu, FAKE_VK_WaitForFences);
     if (result != VK_SUCCESS) return result;

@@ -23,7 +23,8 @@ static const struct { const char *name; bool errors; } calls[] = {
     FAKE_VK_CALL_LIST(X)
 #undef X
 };
-static const char *const kind_name[FAKE_KINDS] = {"nothing", "memory", "buffer", "image", "claim", "fence", "semaphore"};
+static const char *const kind_name[FAKE_KINDS] = {"nothing", "memory", "buffer",   "image",
+                                                  "claim",   "fence",  "semaphore"};
 
 void *fake_zeroed(size_t bytes)
 {

@@ -187,7 +187,8 @@ void fake_vk_gpu_uses(fake_vk *gpu, uint64_t resource, uint64_t fence_or_semapho
 
 /* --- what the test moves ------------------------------------------------------------------------------------------ */
 
-/* What VK_EXT_memory_budget says: heapBudget (0: the heap's size) and how much heapUsage is above what was allocated. */
+/* What VK_EXT_memory_budget says: heapBudget (0: the heap's size), and by how much heapUsage is above what was
+ * allocated. */
 void fake_vk_set_budget(fake_vk *gpu, uint32_t heap, VkDeviceSize budget, VkDeviceSize other_usage);
 /* Taken by other programs: so much less can be allocated. */
 void fake_vk_set_taken(fake_vk *gpu, uint32_t heap, VkDeviceSize bytes);
@@ -249,7 +250,8 @@ bool fake_vk_get_resource(fake_vk *gpu, uint64_t resource, fake_vk_resource_info
 /* The memory behind a page of a sparse resource; VK_NULL_HANDLE: unbound. */
 VkDeviceMemory fake_vk_sparse_page(fake_vk *gpu, uint64_t resource, uint32_t page, VkDeviceSize *offset);
 
-/* The GPU reads, writes, copies: bytes of buffers, images (in their own order) and claims. False: wrong, and counted. */
+/* The GPU reads, writes, copies: bytes of buffers, images (in their own order) and claims. False: wrong, and it was
+ * counted. */
 bool fake_vk_gpu_write(fake_vk *gpu, uint64_t resource, VkDeviceSize offset, const void *bytes, size_t count);
 bool fake_vk_gpu_read(fake_vk *gpu, uint64_t resource, VkDeviceSize offset, void *bytes, size_t count);
 bool fake_vk_gpu_copy(fake_vk *gpu, uint64_t from, VkDeviceSize from_offset, uint64_t to, VkDeviceSize to_offset,
