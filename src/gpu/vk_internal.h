@@ -237,8 +237,8 @@ typedef struct vk_type_list {
 
 /* --- points in time --------------------------------------------------------------------------------------------- */
 
-/* A fence or a semaphore that something waits for. retire.h knows it by `id`, which is never used twice: an answer about
- * a fence that is gone must not free what waits for another one. */
+/* A fence or a semaphore that something waits for. retire.h knows it by `id`, which is never used twice: an answer
+ * about a fence that is gone must not free what waits for another one. */
 typedef struct vk_timeline {
     uint64_t id;     /* count << 16 | slot of the table */
     uint64_t handle; /* VkFence or VkSemaphore */
