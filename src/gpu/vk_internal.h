@@ -164,6 +164,7 @@ struct acre_vk_pool {
     /* guarded by lock */
     bool started; /* the core is there */
     coalesce core;
+    uint32_t even_log2; /* all sizes and offsets in the core are multiples of 1 << it granules */
     vk_page *pages;
     uint32_t page_count;
     uint64_t bytes;   /* of pages */
