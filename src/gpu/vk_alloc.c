@@ -272,7 +272,7 @@ static ACRE_NOINLINE acre_status alloc_slow(acre_vk *vk, const vk_want *want, ac
     bool others = vk->ledger.categories[r->category].at_limit == ACRE_GPU_OTHER_MEMORY;
     bool quiet = vk->on_limit == NULL || (r->flags & (ACRE_VK_WITHIN_BUDGET | ACRE_VK_NEVER_ALLOCATE));
     for (int attempt = 0;; attempt++) {
-        acre_gpu_shortage why = {0};
+        acre_gpu_shortage why = {.category = r->category};
         vk_block *b = NULL;
         uint32_t tried = 0;
         for (uint32_t i = 0; i < list.count && b == NULL; i++) {
