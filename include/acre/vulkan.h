@@ -84,7 +84,7 @@ typedef struct acre_vk_options {
                                                            * empty_delay_ms old; 0 = 50 */
     uint32_t empty_delay_ms;                              /* kept for so long; 0 = 1000, UINT32_MAX = never by age */
     uint64_t cache_bytes_max;                             /* freed blocks that are kept as they are, per shard;
-                                                           * 0 = by use, at most 4 MiB; 1 = none */
+                                                           * 0 = 1/8 of live, 256 KiB … 32 MiB; 1 = none */
     uint32_t shards;                                      /* hit paths side by side; 0 = 8; a power of two <= 64 */
     uint64_t (*now_ms)(void *context);                    /* a clock that never goes back; NULL = the system's */
     void *now_context;
