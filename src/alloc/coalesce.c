@@ -504,14 +504,15 @@ static void forget(coalesce *c)
 
 bool coalesce_init(coalesce *c, const coalesce_options *options)
 {
-    uint32_t exact = options->exact_sizes;
+    uint32_t exact = options->exact_sizes, later = options->capacity_later;
+    if (later < options->capacity) later = options->capacity;
     if (exact == 0) {
         exact = EXACT_SIZES_MAX;
-        while (exact > EXACT_SIZES_MIN && options->capacity != 0 && exact / 2 > options->capacity) exact /= 2;
+        while (exact > EXACT_SIZES_MIN && later != 0 && exact / 2 > later) exact /= 2;
     }
     if (!is_power_of_two(exact) || exact < EXACT_SIZES_MIN || exact > 1u << HOLE_EXACT_LOG2_MAX)
         return false;
-    if (options->capacity > COALESCE_CAPACITY_MAX || options->memory.grow == NULL) return false;
+    if (later > COALESCE_CAPACITY_MAX || options->memory.grow == NULL) return false;
 
     *c = (coalesce){.memory = options->memory, .index_count = 1};
     /* Named alignments, sorted, each once. */
@@ -525,7 +526,7 @@ bool coalesce_init(coalesce *c, const coalesce_options *options)
         c->index_count++;
     }
     for (uint32_t i = 0; i < c->index_count; i++) {
-        hole_index_init(&c->index[i], exact, options->capacity);
+        hole_index_init(&c->index[i], exact, later);
         c->index[i].alone = (uint32_t)COALESCE_ALONE << i;
         c->index[i].floor = options->size_min != 0 ? options->size_min : FLOOR_AT_FIRST;
     }

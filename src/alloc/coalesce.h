@@ -54,10 +54,12 @@ typedef struct coalesce_memory {
 
 typedef struct coalesce_options {
     coalesce_memory memory;
-    uint32_t capacity;    /* granules that are free at first; 0: none until coalesce_extend or _add_range */
+    uint32_t capacity;       /* granules that are free at first; 0: none until coalesce_extend or _add_range */
+    uint32_t capacity_later; /* what the range may grow to, if it is known: bins are laid out for it; 0: as capacity.
+                              * More is allowed all the same */
     uint32_t exact_sizes; /* hole sizes below it share a bin with no other: a power of two, 16 to 65,536; 4 bytes per
-                           * bin, one for each size or up to 2,048 per doubling of small sizes (not if capacity is 0);
-                           * 0: 16,384, or the power of two above capacity if that is less */
+                           * bin, one for each size or up to 2,048 per doubling of small sizes (by the larger
+                           * capacity); 0: 16,384, or the power of two above capacity if that is less */
     uint32_t size_min;    /* smallest size that will be asked for, where the floor starts; 0: learn it from requests */
     uint32_t node_count;  /* nodes to make room for at init; 0: 256 */
     uint8_t extra_align_log2[COALESCE_EXTRA_MAX]; /* named alignments, log2 of granules, 1 to 31; 0: none */
