@@ -1,5 +1,5 @@
-/* test_vk_blocks: blocks of <acre/vulkan.h> on the fake device: sub-allocation, dedicated memory, granularity, aliasing,
- * priorities, pools, swaps, handles. The fake's checker sees to it that nothing overlaps. */
+/* test_vk_blocks: blocks of <acre/vulkan.h> on the fake device: sub-allocation, dedicated memory, granularity,
+ * aliasing, priorities, pools, swaps, handles. The fake's checker sees to it that nothing overlaps. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* test_vk_budget: budgets of <acre/vulkan.h> on the fake device, what happens at a limit, what empty memory is kept, and
- * the report when memory runs out. */
+/* test_vk_budget: budgets of <acre/vulkan.h> on the fake device, what happens at a limit, what empty memory is kept,
+ * and the report when memory runs out. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

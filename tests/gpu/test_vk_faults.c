@@ -1,6 +1,6 @@
 /* test_vk_faults: a script of everything that <acre/vulkan.h> does with a driver, and each call to the driver fails in
- * turn: the first, the second, … until a run meets no failure; alone and with all that follow; with several results. Then
- * the same with each call to the operating system.
+ * turn: the first, the second, … until a run meets no failure; alone and with all that follow; with several results.
+ * Then the same with each call to the operating system.
  *
  * What must hold each time: a call that fails says so with the status that belongs to the driver's result and with that
  * result; it has changed nothing; what lives keeps its contents; nothing leaks, nothing dangles, which the fake's
