@@ -272,7 +272,7 @@ static ACRE_NOINLINE acre_status alloc_slow(acre_vk *vk, const vk_want *want, ac
     bool others = vk->ledger.categories[r->category].at_limit == ACRE_GPU_OTHER_MEMORY;
     bool quiet = vk->on_limit == NULL || (r->flags & (ACRE_VK_WITHIN_BUDGET | ACRE_VK_NEVER_ALLOCATE));
     for (int attempt = 0;; attempt++) {
-        acre_gpu_shortage why = {0};
+        acre_gpu_shortage why = {.category = r->category};
         vk_block *b = NULL;
         uint32_t tried = 0;
         for (uint32_t i = 0; i < list.count && b == NULL; i++) {
@@ -364,13 +364,27 @@ acre_status acre_vk_alloc_many(acre_vk *vk, const VkMemoryRequirements *requirem
                                uint32_t count, acre_vk_allocation *allocations)
 {
     if (vk == NULL || requirements == NULL || (allocations == NULL && count != 0)) return ACRE_INVALID_ARGUMENT;
-    for (uint32_t i = 0; i < count; i++) {
-        acre_status status = acre_vk_alloc(vk, requirements, request, &allocations[i]);
-        if (status == ACRE_OK) continue;
-        while (i-- > 0) (void)acre_vk_free(vk, allocations[i].handle);
-        return status;
+    /* Live blocks are in no list, so their links hold those that were made until it is known that all are. */
+    acre_status status = ACRE_OK;
+    uint32_t chain = 0, made = 0;
+    for (; made < count && status == ACRE_OK; made += status == ACRE_OK) {
+        acre_vk_allocation one;
+        status = acre_vk_alloc(vk, requirements, request, &one);
+        if (status != ACRE_OK) continue;
+        vk_block *b = vk_block_of(vk, one.handle);
+        b->next = chain;
+        chain = b->index + 1;
     }
-    return ACRE_OK;
+    while (chain != 0) {
+        vk_block *b = vk_block_at(vk, chain - 1);
+        uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);
+        chain = b->next;
+        if (status == ACRE_OK)
+            vk_describe(vk, b, state, &allocations[--made]);
+        else
+            (void)acre_vk_free(vk, vk_handle_of(vk, b, state));
+    }
+    return status;
 }
 
 /* --- free ------------------------------------------------------------------------------------------------------- */

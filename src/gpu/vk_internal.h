@@ -387,7 +387,7 @@ uint64_t vk_flush(acre_vk *vk, vk_pool *pool, bool old);
 
 /* --- vk_pages.c ------------------------------------------------------------------------------------------------- */
 
-/* Driver memory with a hold in the ledger: all or nothing. next: pNext chain or NULL. */
+/* Driver memory with a hold in the ledger: all or nothing. next: pNext chain or NULL. why->category: whose request. */
 acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uint64_t bytes, const void *next,
                            float priority, bool exceed, bool imported, vk_page **page, acre_gpu_shortage *why);
 /* Gives driver memory and record back. */

@@ -32,12 +32,13 @@ static bool free_what_is_idle(acre_vk *vk, uint32_t heap, uint64_t bytes)
     return freed + given != 0;
 }
 
-static bool hold(acre_vk *vk, uint32_t heap, uint64_t bytes, bool exceed)
+static bool hold(acre_vk *vk, uint32_t heap, uint64_t bytes, bool exceed, bool *exceeded)
 {
     if (gpu_ledger_hold(&vk->ledger, heap, bytes, false)) return true;
     vk_budgets_refresh(vk);
     if (gpu_ledger_hold(&vk->ledger, heap, bytes, false)) return true;
     if (free_what_is_idle(vk, heap, bytes) && gpu_ledger_hold(&vk->ledger, heap, bytes, false)) return true;
+    *exceeded = exceed;
     return exceed && gpu_ledger_hold(&vk->ledger, heap, bytes, true);
 }
 
@@ -72,7 +73,8 @@ acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uin
     vk_page *page = arena_alloc(sizeof *page);
     if (page == NULL) return ACRE_NO_MEMORY;
     acre_status status = ACRE_OVER_BUDGET;
-    if (!hold(vk, heap, bytes, exceed)) goto free_page;
+    bool exceeded = false;
+    if (!hold(vk, heap, bytes, exceed, &exceeded)) goto free_page;
 
     VkDeviceMemory memory = VK_NULL_HANDLE;
     VkResult result = VK_ERROR_TOO_MANY_OBJECTS;
@@ -91,6 +93,8 @@ acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uin
     }
     if (status != ACRE_OK) goto unhold;
 
+    if (exceeded && !imported)
+        atomic_fetch_add_explicit(&vk->ledger.categories[why->category].exceeded, 1, memory_order_relaxed);
     page->memory = memory;
     page->bytes = bytes;
     page->pool = pool;
