@@ -133,6 +133,10 @@ typedef struct vk_gone {
     uint32_t node, origin, granules;
 } vk_gone;
 
+/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. */
+enum vk_group { GROUP_SMALL, GROUP_LARGE, GROUP_COUNT };
+#define GROUP_SMALL_BYTES_MAX ((uint64_t)64 << 10)
+
 /* Which neighbours a block may have, where bufferImageGranularity is larger than a granule. */
 enum vk_kind { KIND_LINEAR, KIND_OPTIMAL, KIND_UNKNOWN };
 
@@ -153,6 +157,7 @@ struct acre_vk_pool {
     acre_vk *vk;
     uint32_t index, memory_type, heap;
     float priority;
+    enum vk_group group;
     bool own; /* acre_vk_pool */
     bool exported;
     uint64_t page_bytes; /* of every page; 0: they grow */
@@ -243,7 +248,8 @@ typedef struct vk_type_list {
 typedef struct vk_timeline {
     uint64_t id;     /* count << 16 | slot of the table */
     uint64_t handle; /* VkFence or VkSemaphore */
-    uint32_t waiting; /* blocks; 0: the slot is free */
+    uint32_t waiting; /* blocks */
+    uint32_t asking;  /* threads that are in the driver with the handle; 0, and waiting 0: the slot is free */
     bool semaphore;
     bool passed; /* the program said so: no longer found by its handle */
 } vk_timeline;
@@ -302,6 +308,7 @@ struct acre_vk {
     vk_timeline *timelines;
     uint32_t timeline_capacity;
     uint64_t timeline_ids;
+    _Atomic uint32_t asking; /* sum over timelines */
 
     lock shortage_lock;
     bool had_shortage;
@@ -418,13 +425,19 @@ static inline void vk_maintain_sometimes(acre_vk *vk)
     if (unlikely((++vk_thread_misses & 15) == 0)) vk_maintain(vk, false);
 }
 /* The pool of a type, made when needed; NULL: no memory. */
-vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32_t category);
+vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint64_t bytes, uint32_t category);
 vk_pool *vk_pool_make(acre_vk *vk, uint32_t index, uint32_t memory_type);
 void vk_pool_end(acre_vk *vk, vk_pool *pool);
-static inline uint32_t vk_pool_index(const acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32_t category)
+static inline enum vk_group vk_group_of(uint64_t bytes)
+{
+    return bytes <= GROUP_SMALL_BYTES_MAX ? GROUP_SMALL : GROUP_LARGE;
+}
+static inline uint32_t vk_pool_index(const acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint64_t bytes,
+                                     uint32_t category)
 {
     uint32_t k = kind == KIND_OPTIMAL && vk->kinds == 2;
-    return (memory_type * vk->kinds + k) * vk->priority_count + vk->priority_of_category[category];
+    uint32_t group = (memory_type * vk->kinds + k) * GROUP_COUNT + vk_group_of(bytes);
+    return group * vk->priority_count + vk->priority_of_category[category];
 }
 
 /* --- vk_budget.c ------------------------------------------------------------------------------------------------ */

@@ -20,6 +20,12 @@ enum {
 #define CACHED_BYTES_MIN (256 * KIB)
 #define CACHED_BYTES_MAX (32 * MIB)
 #define PAGE_STEP ((uint64_t)64 << 10)
+/* Side by side with an allocator that starts at 32 MiB and doubles, these hold less at every peak. */
+#define SMALL_PAGE_BYTES_MIN (4 * MIB)
+#define SMALL_PAGE_BYTES_MAX (32 * MIB)
+#define LARGE_PAGE_BYTES_MIN (16 * MIB)
+#define LARGE_PAGE_BYTES_MAX (64 * MIB)
+#define PAGE_BYTES_MAX (256 * MIB)
 
 /* --- driver memory ---------------------------------------------------------------------------------------------- */
 
@@ -234,9 +240,9 @@ void vk_pool_end(acre_vk *vk, vk_pool *pool)
     arena_free(pool, sizeof *pool);
 }
 
-vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32_t category)
+vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint64_t bytes, uint32_t category)
 {
-    uint32_t index = vk_pool_index(vk, memory_type, kind, category);
+    uint32_t index = vk_pool_index(vk, memory_type, kind, bytes, category);
     vk_pool *pool = __atomic_load_n(&vk->pools[index], __ATOMIC_ACQUIRE);
     if (likely(pool != NULL)) return pool;
     lock_acquire(&vk->pools_lock);
@@ -245,6 +251,7 @@ vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32
         pool = vk_pool_make(vk, index, memory_type);
         if (pool != NULL) {
             pool->priority = vk->priorities[vk->priority_of_category[category]];
+            pool->group = vk_group_of(bytes);
             __atomic_store_n(&vk->pools[index], pool, __ATOMIC_RELEASE);
         }
     }
@@ -410,12 +417,18 @@ void vk_pool_give(acre_vk *vk, vk_pool *pool, uint32_t chain)
 
 /* --- growing ---------------------------------------------------------------------------------------------------- */
 
-static void page_bounds(const acre_vk *vk, uint32_t heap, uint64_t *least, uint64_t *most)
+/* From `least` on, half of what the pool holds, up to `most`; who holds very much gets an eighth of it at once. */
+static void page_bounds(const acre_vk *vk, const vk_pool *pool, uint64_t *least, uint64_t *most)
 {
-    uint64_t size = vk->memory.memoryHeaps[heap].size, eighth = size / 8;
-    uint64_t by_heap = size >= GIB ? 64 * MIB : eighth < PAGE_STEP ? PAGE_STEP : (uint64_t)1 << bits_highest(eighth);
-    *most = vk->page_bytes_max != 0 ? vk->page_bytes_max : by_heap;
-    *least = vk->page_bytes_min != 0 ? vk->page_bytes_min : by_heap / 16;
+    bool small = pool->group == GROUP_SMALL && !pool->own;
+    uint64_t eighth = vk->memory.memoryHeaps[pool->heap].size / 8;
+    uint64_t by_heap = eighth < PAGE_STEP ? PAGE_STEP : (uint64_t)1 << bits_highest(eighth);
+    uint64_t wanted_most = small ? SMALL_PAGE_BYTES_MAX : LARGE_PAGE_BYTES_MAX;
+    while (wanted_most <= pool->bytes / 16 && wanted_most < PAGE_BYTES_MAX) wanted_most *= 2;
+    uint64_t wanted_least = small ? SMALL_PAGE_BYTES_MIN : LARGE_PAGE_BYTES_MIN;
+    *most = vk->page_bytes_max != 0 ? vk->page_bytes_max : wanted_most < by_heap ? wanted_most : by_heap;
+    *least = vk->page_bytes_min != 0 ? vk->page_bytes_min : wanted_least < by_heap / 4 ? wanted_least : by_heap / 4;
+    if (*least > *most) *least = *most;
     if (*least < PAGE_STEP) *least = PAGE_STEP;
     if (*most < *least) *most = *least;
 }
@@ -424,7 +437,7 @@ static uint64_t next_page_bytes(const acre_vk *vk, const vk_pool *pool, uint64_t
 {
     if (pool->page_bytes != 0) return pool->page_bytes;
     uint64_t least, most, wanted = pool->bytes / 2;
-    page_bounds(vk, pool->heap, &least, &most);
+    page_bounds(vk, pool, &least, &most);
     wanted = wanted < least ? least : wanted > most ? most : (uint64_t)1 << bits_highest(wanted);
     return align_up(wanted < bytes ? bytes : wanted, PAGE_STEP);
 }
