@@ -154,7 +154,8 @@ static bool poll_pending(acre_vk *vk)
 static vk_block *take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment)
 {
     lock_acquire(&pool->lock);
-    vk_block *b = vk_pool_take(vk, pool, bytes, alignment);
+    bool no_record;
+    vk_block *b = vk_pool_take(vk, pool, bytes, alignment, &no_record);
     lock_release(&pool->lock);
     return b;
 }

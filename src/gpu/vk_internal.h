@@ -111,6 +111,7 @@ typedef struct vk_page {
     vk_pool *pool; /* acre_vk.alone for pages of a single block */
     uint32_t memory_type, heap;
     uint32_t origin; /* granule of the core where it starts */
+    uint32_t node;   /* of a page that is gone: what covers its range */
     bool shared;     /* in a core */
     bool imported;
     bool exported;
@@ -126,12 +127,6 @@ typedef struct vk_page {
     uint32_t seen_blocks; /* vk_check.c counts here */
     uint64_t seen_bytes;
 } vk_page;
-
-/* A range of the core whose page is gone. */
-typedef struct vk_gone {
-    struct vk_gone *next;
-    uint32_t node, origin, granules;
-} vk_gone;
 
 /* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. */
 enum vk_group { GROUP_SMALL, GROUP_LARGE, GROUP_COUNT };
@@ -174,7 +169,7 @@ struct acre_vk_pool {
     uint32_t page_count;
     uint64_t bytes;   /* of pages */
     uint64_t gone_granules;
-    vk_gone *gone;
+    vk_page *gone; /* list of records whose memory was given back; the next page of that size takes the place */
     vk_page **units; /* [origin >> UNIT_LOG2] the page that starts there or reaches into it */
     uint32_t unit_count;
     empty_list empties;
@@ -397,10 +392,11 @@ uint64_t vk_flush(acre_vk *vk, vk_pool *pool, bool old);
 /* Driver memory with a hold in the ledger: all or nothing. next: pNext chain or NULL. why->category: whose request. */
 acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uint64_t bytes, const void *next,
                            float priority, bool exceed, bool imported, vk_page **page, acre_gpu_shortage *why);
-/* Gives driver memory and record back. */
+/* Gives driver memory back, and the record, unless that stays in pool->gone. */
 void vk_memory_free(acre_vk *vk, vk_page *page);
-/* Under pool->lock: a block from a hole; NULL: none. FREE state is left to the caller. */
-vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment);
+void vk_memory_give_back(acre_vk *vk, VkDeviceMemory memory, uint32_t heap, uint64_t bytes);
+/* Under pool->lock: a block from a hole. NULL: there is none; with *no_record, no memory for its record. */
+vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment, bool *no_record);
 /* A block from a page that is made for it, or that another thread has made meanwhile. */
 acre_status vk_pool_grow(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment, bool exceed,
                          vk_block **block, acre_gpu_shortage *why);
