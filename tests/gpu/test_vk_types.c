@@ -123,7 +123,8 @@ static void mapped_requires_a_type_that_the_cpu_sees(void **state)
             acre_vk_request request = {.usage = (acre_vk_usage)usage, .flags = ACRE_VK_MAPPED};
             uint32_t type = chosen(all_types(&c->memory), &request);
             assert_true(type < c->memory.memoryTypeCount);
-            if (!(c->memory.memoryTypes[type].propertyFlags & V)) fail_msg("%s, usage %d: type %u", c->name, usage, type);
+            if (!(c->memory.memoryTypes[type].propertyFlags & V))
+                fail_msg("%s, usage %d: type %u", c->name, usage, type);
         }
         world_close(0);
     }
