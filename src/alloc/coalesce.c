@@ -75,6 +75,7 @@ static bool grow_parts(coalesce *c, uint32_t count)
         fit = align_down(fit, COALESCE_GROUP);
         if (fit < capacity) capacity = fit;
     }
+    c->spare_count += (uint32_t)capacity - c->node_capacity;
     c->node_capacity = (uint32_t)capacity;
     return true;
 }
@@ -87,20 +88,21 @@ bool coalesce_reserve_nodes(coalesce *c, uint32_t count)
 /* By half; if that is too much, by just what is needed. */
 static ACRE_NOINLINE bool grow_nodes(coalesce *c, uint32_t wanted)
 {
-    uint32_t least = c->node_capacity + (wanted - coalesce_spare_count(c));
+    uint32_t least = c->node_capacity + (wanted - c->spare_count);
     return coalesce_reserve_nodes(c, c->node_capacity + c->node_capacity / 2) || coalesce_reserve_nodes(c, least);
 }
 
 /* May move the nodes. */
 static inline bool ensure_spare(coalesce *c, uint32_t wanted)
 {
-    return likely(coalesce_spare_count(c) >= wanted) || grow_nodes(c, wanted);
+    return likely(c->spare_count >= wanted) || grow_nodes(c, wanted);
 }
 
 /* After ensure_spare. Its generation goes on from where it was. */
 static inline uint32_t take_node(coalesce *c, enum coalesce_state state)
 {
     uint32_t node = c->node_spare;
+    c->spare_count--;
     if (likely(node != 0)) {
         c->node_spare = coalesce_at(c, node)->next;
     } else {
@@ -122,6 +124,7 @@ static inline void give_node(coalesce *c, uint32_t node)
     n->state = (n->state & GENERATION_MASK) | COALESCE_SPARE;
     n->next = c->node_spare;
     c->node_spare = node;
+    c->spare_count++;
 }
 
 /* --- ring and index --------------------------------------------------------------------------------------------- */
@@ -305,6 +308,7 @@ static inline uint32_t alloc_plain(coalesce *c, uint32_t size, uint32_t *offset)
     }
     coalesce_node *t = coalesce_at(c, spare);
     c->node_spare = t->next;
+    c->spare_count--;
     n->next = spare;
     coalesce_at(c, after)->prev = spare;
     t->offset = start + size;
@@ -500,6 +504,7 @@ static void forget(coalesce *c)
     c->block_count = c->hole_count = c->gap_count = 0;
     c->node_spare = 0;
     c->node_fresh = 1;
+    c->spare_count = c->node_capacity - 1;
 }
 
 bool coalesce_init(coalesce *c, const coalesce_options *options)
@@ -604,7 +609,7 @@ static const char *check_spares(const coalesce *c, uint32_t ring_count)
         if (coalesce_state_of(c, node) != COALESCE_SPARE) return "a node in the spare list is in use";
     }
     if (ring_count + spares != c->node_fresh) return "a node is neither in the ring nor spare";
-    if (spares + (c->node_capacity - c->node_fresh) != coalesce_spare_count(c))
+    if (spares + (c->node_capacity - c->node_fresh) != c->spare_count)
         return "spare nodes do not match their total";
     if (c->node_fresh > c->node_touched || c->node_touched > c->node_capacity) return "node marks are out of order";
     return NULL;

@@ -126,6 +126,7 @@ typedef struct coalesce {
     uint32_t hole_count;
     uint32_t gap_count;
     uint32_t node_spare;   /* head of the list of spare nodes, 0: none */
+    uint32_t spare_count;  /* spare nodes: on the list, and above node_fresh */
     uint32_t node_fresh;   /* nodes from here on are in no list */
     uint32_t node_touched; /* nodes below have been in use once: their generation counts */
     uint32_t node_capacity;
@@ -223,11 +224,6 @@ static inline void coalesce_set_tag(coalesce *c, uint32_t node, uint64_t tag)
 }
 
 static inline uint32_t coalesce_free_granules(const coalesce *c) { return c->capacity - c->used - c->gap; }
-/* Nodes there is room for besides those in the ring: the sentinel, blocks, holes and gaps. */
-static inline uint32_t coalesce_spare_count(const coalesce *c)
-{
-    return c->node_capacity - 1 - c->block_count - c->hole_count - c->gap_count;
-}
 /* Bytes of node memory held from the callback. */
 static inline size_t coalesce_memory_bytes(const coalesce *c)
 {

@@ -106,9 +106,9 @@ static bool area_has_nodes(paged_area *area)
 {
     coalesce *core = &area->core;
     uint32_t wanted = NODES_AT_ONCE + area->in_flight;
-    if (likely(coalesce_spare_count(core) >= wanted)) return true;
+    if (likely(core->spare_count >= wanted)) return true;
     return coalesce_reserve_nodes(core, core->node_capacity + core->node_capacity / 2 + wanted) ||
-           coalesce_reserve_nodes(core, core->node_capacity - coalesce_spare_count(core) + wanted);
+           coalesce_reserve_nodes(core, core->node_capacity - core->spare_count + wanted);
 }
 
 /* --- the address table ------------------------------------------------------------------------------------------ */

@@ -558,7 +558,7 @@ static void without_any_memory_a_block_that_needs_no_node_is_still_had(void **st
     (void)state;
     coalesce c = make(1 << 20, 0, 0);
     uint32_t offset, last = 0, first = 0;
-    while (coalesce_spare_count(&c) != 0) {
+    while (c.spare_count != 0) {
         last = coalesce_alloc(&c, 2, 0, &offset);
         if (first == 0) first = last;
     }
