@@ -14,14 +14,16 @@
  *              own. Phase change: the last level has gone.
  *
  * Two threads share the work, each with blocks of its own, in one allocator. Requirements are the driver's, asked for
- * before; nothing is bound and no byte is touched but the first eight of mapped buffers, which are checked when they go.
+ * before; nothing is bound, and no byte is touched but the first eight of mapped buffers, which are checked when they
+ * go.
  *
  *   ns        time of one allocation and its free, summed; median, 99.9th percentile and most of all pairs
  *   mean      of all pairs but the slowest thousandth (where other programs were in the way)
- *   calls     of vkAllocateMemory and vkFreeMemory up to the phase change, and how much of the memory of the driver was
- *   objects   allocated at once at most
- *   peak      MiB held from the driver at most, with MiB of live blocks at most (as asked for)
- *   idle      MiB held after the phase change and 1.1 s of a frame every 16 ms; with MiB of live blocks
+ *   calls     of vkAllocateMemory and vkFreeMemory up to the phase change; drv ms: spent in them
+ *   objects   of driver memory at once at most
+ *   peak      MiB held from the driver at most, with MiB of live blocks at most (as asked for; two threads added up)
+ *   after     MiB held after the phase change, and
+ *   idle      1.1 s and a frame every 16 ms later; with MiB of live blocks
  *
  * Subjects take turns in each round; figures are medians over the rounds. Before anything is timed, each subject's
  * blocks are checked against each other. */
@@ -217,7 +219,8 @@ static void give(worker *w, uint32_t i)
     uint64_t begin = ticks();
     w->subject->free_block(w->self, b.handle);
     uint64_t pair = (uint64_t)taken_since(begin) + b.ticks;
-    if (w->sample_count < SAMPLES_MAX) w->samples[w->sample_count++] = (uint32_t)(pair < UINT32_MAX ? pair : UINT32_MAX);
+    if (pair > UINT32_MAX) pair = UINT32_MAX;
+    if (w->sample_count < SAMPLES_MAX) w->samples[w->sample_count++] = (uint32_t)pair;
 }
 
 static void take_buffer(worker *w, uint32_t uniform_percent)
@@ -341,10 +344,10 @@ static void *work(void *argument)
 
 /* --- one run ------------------------------------------------------------------------------------------------------ */
 
-/* X(name, format): in the table's order. */
-#define FIGURES(X)                                                                                                     \
-    X(median_ns) X(p999_ns) X(max_ns) X(mean_ns) X(calls) X(objects_peak) X(driver_ms) X(peak_mib) X(live_peak_mib)       \
-    X(after_mib) X(idle_mib) X(live_idle_mib)
+/* X(name): in the table's order. */
+#define FIGURES(X)                                                                                      \
+    X(median_ns) X(p999_ns) X(max_ns) X(mean_ns) X(calls) X(objects_peak) X(driver_ms) X(peak_mib)      \
+    X(live_peak_mib) X(after_mib) X(idle_mib) X(live_idle_mib)
 
 typedef struct figures {
 #define X(name) double name;
@@ -448,13 +451,13 @@ static bool is_sound(const vk_subject *subject, const vk_subject_device *device)
     for (int i = 0; i < STEPS && sound; i++) {
         uint32_t kind = below(&state, 16), k = below(&state, MENU);
         const VkMemoryRequirements *r = kind == 0 ? &images[below(&state, 9)] : kind < 6 ? &vertices[k] : &uniforms[k];
+        vk_subject_kind what = kind == 0 ? VK_SUBJECT_IMAGE : kind < 6 ? VK_SUBJECT_VERTEX : VK_SUBJECT_UNIFORM;
         vk_subject_block b;
         if (count == LIVE || (count != 0 && below(&state, 100) < 45)) {
             uint32_t which = below(&state, count);
             subject->free_block(self, live[which].block.handle);
             live[which] = live[--count];
-        } else if (subject->alloc(self, kind == 0 ? VK_SUBJECT_IMAGE : kind < 6 ? VK_SUBJECT_VERTEX : VK_SUBJECT_UNIFORM,
-                                  r, &b)) {
+        } else if (subject->alloc(self, what, r, &b)) {
             sound = b.offset % r->alignment == 0;
             for (uint32_t n = 0; n < count; n++)
                 if (live[n].block.memory == b.memory && live[n].block.offset < b.offset + r->size &&
@@ -566,7 +569,8 @@ int main(int argc, char **argv)
         if (!sound) return 1;
     }
     FILE *json = json_path != NULL ? fopen(json_path, "w") : NULL;
-    if (json != NULL) fprintf(json, "{\"device\": \"%s\", \"rounds\": %d, \"scale\": %g, \"results\": [", device_name, rounds, scale);
+    if (json != NULL)
+        fprintf(json, "{\"device\": \"%s\", \"rounds\": %d, \"scale\": %g, \"results\": [", device_name, rounds, scale);
 
     printf("%-9s %-2s %-8s %8s %8s %9s %8s %7s %7s %8s %8s %8s %8s %8s %8s\n", "mix", "th", "subject", "ns", "p99.9",
            "max", "mean", "calls", "objects", "drv ms", "peak", "(live)", "after", "idle", "(live)");

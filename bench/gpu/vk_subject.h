@@ -5,8 +5,8 @@
  *   const vk_subject bench_vk_subject = {"name version", create, destroy, alloc, free_block, frame};
  *   ACRE_VK_PEER=name=/path/peer.so,other=/path/other.so build/bench/vk_mix
  *
- * A subject gets its functions of Vulkan from get_instance and get_device alone: these count the calls that take or give
- * memory, so the number of driver calls and the bytes held are counted alike for all. Any thread may call alloc,
+ * A subject gets its functions of Vulkan from get_instance and get_device alone: these count the calls that take or
+ * give memory, so driver calls and the bytes held are counted alike for all. Any thread may call alloc and
  * free_block; frame is called by one thread at a time. */
 #ifndef ACRE_BENCH_VK_SUBJECT_H
 #define ACRE_BENCH_VK_SUBJECT_H
