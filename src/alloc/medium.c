@@ -85,8 +85,10 @@ static medium_range *add_range(medium *m, uint32_t t)
     size_t page_bytes = align_up(pages_in(r->bytes) * sizeof *r->pages, ACRE_CACHE_LINE);
     size_t touched_bytes = align_up((r->bytes >> CHUNK_SHIFT) / 8 + 8, ACRE_CACHE_LINE);
     size_t head_bytes = align_up(page_bytes + 2 * touched_bytes + handle_bytes, os_page_bytes());
-    /* Nodes: blocks and the holes between them, and the core's table of sizes in front. */
-    r->node_part_bytes = align_up(2 * (units + 1) * sizeof(coalesce_node) + 64 * KIB, os_page_bytes());
+    /* Nodes with their links: blocks and the holes between them, and the core's table of sizes in front. */
+    size_t nodes = align_up(2 * (units + 1), COALESCE_GROUP);
+    r->node_part_bytes = nodes * (sizeof(coalesce_node) + sizeof(hole_links)) + 192 * KIB;
+    r->node_part_bytes = align_up(r->node_part_bytes, os_page_bytes());
     uint32_t parts = m->named_align_log2 > r->granule_log2 ? 2 : 1;
     r->table_bytes = head_bytes + parts * r->node_part_bytes;
     r->tables = arena_reserve(r->table_bytes);
@@ -99,6 +101,7 @@ static medium_range *add_range(medium *m, uint32_t t)
     r->nodes_at = (char *)r->tables + head_bytes;
 
     coalesce_options options = {.memory = {r, nodes_grow, NULL}, .exact_sizes = 1024};
+    options.capacity_later = (uint32_t)(r->bytes >> r->granule_log2);
     if (parts == 2) options.extra_align_log2[0] = (uint8_t)(m->named_align_log2 - r->granule_log2);
     if (!coalesce_init(&r->core, &options)) goto release_tables;
     r->next = m->ranges[t];
@@ -555,8 +558,8 @@ credit:
 }
 
 /* Memory for the untouched 64 KiB pieces that a small block is the first on: others will follow it there, and all at
- * once costs less than a page fault each. Only where a heap is large enough for a piece to be nothing. Without the lock;
- * `touched` is of alloc_merged. */
+ * once costs less than a page fault each. Only where a heap is large enough for a piece to be nothing. Without the
+ * lock; `touched` is of alloc_merged. */
 static void populate(const medium *m, char *p, size_t size, size_t from, const uint64_t *touched, size_t held)
 {
     enum { SHARE = 32 };

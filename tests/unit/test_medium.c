@@ -289,6 +289,19 @@ static void a_budget_counts_what_rests_as_free(void **state)
     give(p);
 }
 
+static void a_range_holds_as_many_of_the_smallest_blocks_as_fit(void **state)
+{
+    (void)state;
+    char *first = take(5000);
+    medium_range *r = medium_range_of(first);
+    size_t count = r->bytes / medium_round(5000);
+    char *last = first;
+    for (size_t i = 1; i < count; i++) last = take(5000);
+    assert_ptr_equal(medium_range_of(last), r);
+    assert_true(medium_range_of(take(5000)) != r); /* that one needs another */
+    assert_true(medium_check(&m));
+}
+
 static void few_blocks_rest_at_a_time(void **state)
 {
     (void)state;
@@ -572,6 +585,7 @@ int main(void)
         MEDIUM_TEST(a_freed_block_rests_and_serves_its_own_size_next),
         MEDIUM_TEST(what_rests_is_merged_before_fresh_memory_is_touched),
         MEDIUM_TEST(a_budget_counts_what_rests_as_free),
+        MEDIUM_TEST(a_range_holds_as_many_of_the_smallest_blocks_as_fit),
         MEDIUM_TEST(few_blocks_rest_at_a_time),
         MEDIUM_TEST(empty_pages_go_back_by_age_and_by_budget),
         MEDIUM_TEST(ranges_grow_by_spaces_and_return_to_the_space),
