@@ -128,9 +128,10 @@ typedef struct vk_page {
     uint64_t seen_bytes;
 } vk_page;
 
-/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. */
+/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. One bound,
+ * and a low one: every group more is memory that the others cannot use when what is asked for changes. */
 enum vk_group { GROUP_SMALL, GROUP_LARGE, GROUP_COUNT };
-#define GROUP_SMALL_BYTES_MAX ((uint64_t)64 << 10)
+#define GROUP_SMALL_BYTES_MAX ((uint64_t)16 << 10)
 
 /* Which neighbours a block may have, where bufferImageGranularity is larger than a granule. */
 enum vk_kind { KIND_LINEAR, KIND_OPTIMAL, KIND_UNKNOWN };
