@@ -71,7 +71,8 @@ static void check_stamp(const slot *s)
 {
     const uint8_t *bytes = s->a.mapped;
     if (bytes == NULL) return;
-    if (bytes[0] != s->stamp || bytes[s->a.size - 1] != s->stamp) fail_msg("life %lu: overwritten", (unsigned long)life);
+    if (bytes[0] != s->stamp || bytes[s->a.size - 1] != s->stamp)
+        fail_msg("life %lu: overwritten", (unsigned long)life);
 }
 
 static void born(slot *s)
@@ -206,7 +207,9 @@ static void the_world_moves(void)
         acre_vk_collect(w.vk);
         break;
     case 5: acre_vk_trim(w.vk, pick(64 * MIB)); break;
-    case 6: fake_vk_set_budget(w.gpu, (uint32_t)pick(3), pick(2) ? 0 : 64 * MIB + pick(2048) * MIB, pick(64 * MIB)); break;
+    case 6:
+        fake_vk_set_budget(w.gpu, (uint32_t)pick(3), pick(2) ? 0 : 64 * MIB + pick(2048) * MIB, pick(64 * MIB));
+        break;
     case 7: fake_vk_set_taken(w.gpu, 2, pick(250) * MIB); break;
     case 8: OK(acre_vk_set_category_budget(w.vk, 0, pick(2) ? 0 : 1 + pick(40 * MIB))); break;
     case 9: OK(acre_vk_set_heap_budget(w.vk, (uint32_t)pick(3), pick(2) ? 0 : 1 + pick(256 * MIB))); break;
