@@ -4,8 +4,8 @@
  *
  * What must hold each time: a call that fails says so with the status that belongs to the driver's result and with that
  * result; it has changed nothing; what lives keeps its contents; nothing leaks, nothing dangles, which the fake's
- * checker sees; every structure is in order; and afterwards the allocator works. And none of these calls is made under a
- * lock that a hit needs. */
+ * checker sees; every structure is in order; and afterwards the allocator works. And none of these calls is made under
+ * a lock that a hit needs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
