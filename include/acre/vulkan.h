@@ -54,14 +54,13 @@ typedef struct acre_vk_pool acre_vk_pool;
  * what is not named here. */
 typedef enum acre_vk_feature {
     ACRE_VK_HAS_DEDICATED = 1 << 0,        /* VK_KHR_get_memory_requirements2 + VK_KHR_dedicated_allocation; 1.1 */
-    ACRE_VK_HAS_BIND2 = 1 << 1,            /* VK_KHR_bind_memory2; 1.1 */
-    ACRE_VK_HAS_MEMORY_BUDGET = 1 << 2,    /* VK_EXT_memory_budget */
-    ACRE_VK_HAS_MEMORY_PRIORITY = 1 << 3,  /* VK_EXT_memory_priority and its feature */
-    ACRE_VK_HAS_EXTERNAL_FD = 1 << 4,      /* VK_KHR_external_memory_fd */
-    ACRE_VK_HAS_EXTERNAL_HOST = 1 << 5,    /* VK_EXT_external_memory_host */
-    ACRE_VK_HAS_TIMELINE = 1 << 6,         /* the feature timelineSemaphore (1.2 or VK_KHR_timeline_semaphore) */
-    ACRE_VK_HAS_DEVICE_ADDRESS = 1 << 7,   /* the feature bufferDeviceAddress: all memory is made for it */
-    ACRE_VK_HAS_COHERENT_AMD = 1 << 8      /* VK_AMD_device_coherent_memory: else its types are left alone */
+    ACRE_VK_HAS_MEMORY_BUDGET = 1 << 1,    /* VK_EXT_memory_budget; 1.1 or VK_KHR_get_physical_device_properties2 */
+    ACRE_VK_HAS_MEMORY_PRIORITY = 1 << 2,  /* VK_EXT_memory_priority and its feature */
+    ACRE_VK_HAS_EXTERNAL_FD = 1 << 3,      /* VK_KHR_external_memory_fd */
+    ACRE_VK_HAS_EXTERNAL_HOST = 1 << 4,    /* VK_EXT_external_memory_host */
+    ACRE_VK_HAS_TIMELINE = 1 << 5,         /* the feature timelineSemaphore (1.2 or VK_KHR_timeline_semaphore) */
+    ACRE_VK_HAS_DEVICE_ADDRESS = 1 << 6,   /* the feature bufferDeviceAddress: all memory is made for it */
+    ACRE_VK_HAS_COHERENT_AMD = 1 << 7      /* VK_AMD_device_coherent_memory: else its types are left alone */
 } acre_vk_feature;
 
 typedef struct acre_vk_options {
@@ -262,8 +261,8 @@ ACRE_API acre_status acre_vk_copy_from(acre_vk *vk, uint64_t handle, VkDeviceSiz
 
 /* --- resources -------------------------------------------------------------------------------------------------- */
 
-/* Makes the resource, allocates, binds; undoes all of it on failure. With ACRE_VK_EXPORT the resource is made for export,
- * too. */
+/* Makes the resource, allocates, binds; undoes all of it on failure. With ACRE_VK_EXPORT the resource is made for
+ * export, too. */
 ACRE_API acre_status acre_vk_create_buffer(acre_vk *vk, const VkBufferCreateInfo *info, const acre_vk_request *request,
                                            VkBuffer *buffer, acre_vk_allocation *allocation);
 ACRE_API acre_status acre_vk_create_image(acre_vk *vk, const VkImageCreateInfo *info, const acre_vk_request *request,
@@ -290,14 +289,14 @@ ACRE_API acre_status acre_vk_merge_requirements(VkMemoryRequirements *requiremen
 /* A new file descriptor of the whole VkDeviceMemory of a block made with ACRE_VK_EXPORT; the caller closes it or imports
  * it. NOT_SUPPORTED, INVALID_ARGUMENT (not made for it), SYSTEM. */
 ACRE_API acre_status acre_vk_export_fd(acre_vk *vk, uint64_t handle, int *fd);
-/* Memory behind an opaque file descriptor of the same driver, `bytes` and memory type as at its export. On success the
- * descriptor belongs to the driver. The block is freed like any other. resource: a buffer or an image that is bound to
- * it later and for which the exporter's was dedicated; both may be VK_NULL_HANDLE. */
+/* Memory behind an opaque file descriptor of the same driver, `bytes` and memory type as at its export (page_bytes and
+ * memory_type there). On success the descriptor belongs to the driver. The block is freed like any other. buffer, image:
+ * what is bound to it, if the exporter's memory was made for such a one; else both VK_NULL_HANDLE. */
 ACRE_API acre_status acre_vk_import_fd(acre_vk *vk, int fd, VkDeviceSize bytes, uint32_t memory_type,
                                        const acre_vk_request *request, VkBuffer buffer, VkImage image,
                                        acre_vk_allocation *allocation);
 /* Pages of the CPU's as device memory, without a copy: acre's own (of acre_heap_alloc, acre_range, …) or any others.
- * Address and bytes are multiples of acre_vk_host_alignment. The pages outlive the block. Bind buffers that were created
+ * Address and bytes are multiples of acre_vk_host_alignment. The pages outlive the block. Bind buffers that were made
  * with VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT. NOT_SUPPORTED: no extension, or no memory type takes
  * these pages. */
 ACRE_API acre_status acre_vk_import_host(acre_vk *vk, void *address, size_t bytes, const acre_vk_request *request,
@@ -328,7 +327,7 @@ ACRE_API acre_status acre_vk_pool_stats(acre_vk *vk, acre_vk_pool *pool, acre_gp
 ACRE_API acre_status acre_vk_set_category_budget(acre_vk *vk, uint32_t category, uint64_t bytes);
 ACRE_API acre_status acre_vk_set_heap_budget(acre_vk *vk, uint32_t heap, uint64_t bytes);
 
-/* Snapshots of counters; O(shards). Peaks of categories are exact on one thread, and up to 4 MiB per other thread high. */
+/* Snapshots of counters; O(shards). A category's peak is exact with one thread, up to 4 MiB high per other shard. */
 ACRE_API uint32_t acre_vk_heap_count(acre_vk *vk);
 ACRE_API acre_status acre_vk_heap_stats(acre_vk *vk, uint32_t heap, acre_gpu_heap_stats *stats);
 ACRE_API acre_status acre_vk_category_stats(acre_vk *vk, uint32_t category, acre_gpu_category_stats *stats);
@@ -364,8 +363,8 @@ ACRE_API acre_status acre_vk_walk_pages(acre_vk *vk, acre_vk_visit_page *visit, 
 /* All of it as JSON: heaps, categories, memory types, pages with their blocks (if `blocks`). Writes at most `bytes`, a
  * final zero included, and returns the length of the whole text, as snprintf does. */
 ACRE_API size_t acre_vk_report(acre_vk *vk, bool blocks, char *buffer, size_t bytes);
-/* Verifies every invariant; O(blocks log blocks); the allocator stands still meanwhile. NULL: all is well; else a
- * sentence about the first that does not hold. */
+/* Verifies every invariant, O(blocks log blocks), while no other call runs. NULL: all is well; else a sentence about the
+ * first that does not hold. */
 ACRE_API const char *acre_vk_check(acre_vk *vk);
 
 #ifdef __cplusplus

@@ -1,9 +1,9 @@
 /* paged_range: a heap in reserved addresses behind which memory is mapped in pages.
  *
  * Layer 8. The owner reserves addresses (cuMemAddressReserve, a sparse buffer) and says how many; this file hands out
- * offsets of them and sees to it that pages of the store (paged_store.h) are mapped under blocks, and under blocks only.
- * It never touches memory and knows no driver: CUDA's virtual memory calls, Vulkan's sparse binding and a table in a
- * test are providers alike.
+ * offsets of them and sees to it that pages of the store (paged_store.h) are mapped under blocks, and nowhere else but
+ * for empty ones that are kept. It never touches memory and knows no driver: CUDA's virtual memory calls, Vulkan's
+ * sparse binding and a table in a test are providers alike.
  *
  *    0                                 small_bytes                                     small_bytes + large_bytes
  *    ├──────── small area ─────────────────┼──────────────── large area ───────────────────────┤
@@ -42,14 +42,16 @@ enum {
     PAGED_CELL_GRANULES = 16, /* of the address table: a look-up passes at most so many blocks */
 };
 
-/* One page of addresses. used counts the blocks that touch it and are awake; those with their mapping under way, too.
- *   mapped: physical != NULL; busy: a thread's driver call concerns this page; else unmapped
- *   not busy and used > 0 => mapped */
+/* One page of addresses. used: blocks that touch it and are awake, those included that are being mapped.
+ *   physical == NULL: unmapped
+ *   busy: a thread's driver call concerns this page
+ *   bare: mapped, but of no use (no access, or others' memory), since a driver failed to unmap it: tried again first
+ *   not busy and used > 0 => mapped and not bare */
 typedef struct paged_page {
     paged_physical *physical;
-    uint64_t block_bytes; /* large area: of the block that starts here, rounded up to pages */
+    uint64_t block_bytes; /* large area: of the block that starts here */
     uint32_t used;
-    uint32_t busy;
+    bool busy, bare;
 } paged_page;
 
 /* One of the two heaps of a range. pages[] and cells[] are committed up to `committed` pages. */
@@ -59,7 +61,6 @@ typedef struct paged_area {
     uint64_t base, bytes; /* in the range */
     uint32_t granule_log2, cell_log2;
     uint32_t in_flight;   /* calls that may have to shrink a block again: so many nodes are kept spare for them */
-    uint32_t resized_node;
     uint64_t page_count, committed;
     paged_page *pages;
     uint32_t *cells; /* [offset in area >> cell_log2] node of the first block that starts there; 0: none */
@@ -86,8 +87,8 @@ typedef struct paged_range {
 
 typedef struct paged_request {
     uint64_t bytes;
-    uint64_t alignment;  /* power of two, of the offset; 0: a granule or page. Larger than the small area's granule and
-                            not named: see coalesce_alloc */
+    uint64_t alignment;  /* power of two, of the offset; 0: a granule or page. One that is not named may miss a hole
+                            that would just do (coalesce_alloc). In the large area: one that divides small_bytes */
     uint64_t room_bytes; /* the block may grow to this where it lies, as far as addresses go; 0: no wish */
     uint64_t tag;        /* below 2^PAGED_TAG_BITS */
     uint32_t category;   /* below ACRE_GPU_CATEGORIES_MAX; for sleep and wake */
@@ -111,14 +112,15 @@ acre_status paged_range_init(paged_range *range, const paged_range_options *opti
  * status; call again. */
 acre_status paged_range_destroy(paged_range *range, paged_failure *failure);
 
-/* INVALID_ARGUMENT; TOO_LARGE: more than the area; NO_MEMORY: no addresses, bookkeeping or driver memory; OVER_BUDGET: the
- * heap's; SYSTEM: the driver failed. A block of bytes >= 1. No driver call if memory is mapped there already. */
+/* INVALID_ARGUMENT; TOO_LARGE: more than the area; NO_MEMORY: no addresses, bookkeeping or driver memory; OVER_BUDGET:
+ * the heap's; SYSTEM: the driver failed. A block of bytes >= 1. No driver call if memory is mapped there already. */
 acre_status paged_alloc(paged_range *range, const paged_request *request, paged_block *block, paged_failure *failure);
-/* FOREIGN_POINTER, DOUBLE_FREE, BUSY. No driver call, unless the block is shared: its pages are unmapped, and if that
- * fails the block lives on (SYSTEM). */
+/* FOREIGN_POINTER, DOUBLE_FREE, BUSY. No driver call, unless the block's pages are shared: they are unmapped. If that
+ * fails (status of the driver) the block is free all the same; its memory stays held until the next block at these
+ * addresses, or paged_range_destroy, unmaps it. */
 acre_status paged_free(paged_range *range, uint64_t handle, paged_failure *failure);
 /* Where it lies. Grows: maps pages; NO_MEMORY: what follows is taken, or no memory. Shrinks: no driver call, the tail's
- * pages become empty. NOT_SUPPORTED: shared or asleep. *block (may be NULL) is what it is afterwards. */
+ * pages become empty. NOT_SUPPORTED: asleep, or a view (paged_share). *block (may be NULL) is what it is afterwards. */
 acre_status paged_resize(paged_range *range, uint64_t handle, uint64_t bytes, bool exceed, paged_block *block,
                          paged_failure *failure);
 /* The block's facts. FOREIGN_POINTER, DOUBLE_FREE. */
@@ -127,9 +129,11 @@ acre_status paged_get(paged_range *range, uint64_t handle, paged_block *block);
 acre_status paged_find(paged_range *range, uint64_t offset, paged_block *block);
 acre_status paged_set_tag(paged_range *range, uint64_t handle, uint64_t tag, uint32_t category);
 
-/* A second block, in `to` (another range of the same store, or the same), with the same memory behind it. The first one
- * must be awake and of the large area; `bytes` of it from its page `from_offset` (relative to the block) on, in whole
- * pages. Each of the two is freed by itself, the memory goes with the last. Views are not live bytes. */
+/* A view: a second block, in `to` (another range of the same store, or the same), with the same memory behind it:
+ * `bytes` of the first one from from_offset on (relative to it; both in whole pages; request->bytes is not looked at).
+ * Both lie in large areas, where pages have one block each. Each is freed by itself, the memory goes with the last.
+ * Views are not live bytes. Neither sleeps. INVALID_ARGUMENT also if the first one is a view or not in a large area,
+ * NOT_SUPPORTED if it sleeps. */
 acre_status paged_share(paged_range *range, uint64_t handle, uint64_t from_offset, uint64_t bytes, paged_range *to,
                         const paged_request *request, paged_block *block, paged_failure *failure);
 

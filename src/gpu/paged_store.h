@@ -62,17 +62,22 @@ typedef struct paged_provider {
     uint32_t (*set_access)(void *context, const paged_binding *bindings, uint32_t count, paged_failure *failure);
 } paged_provider;
 
-/* One physical page. refs == page records that map it (+ 1 while lent by paged_take); empty: in the store's list.
- *   refs == 0 => empty or on its way to or from the driver
- *   empty and refs == 1 => home is the record that maps it and its `used` is 0; a page with refs > 1 is never empty */
+/* One physical page. refs: page records that map it. It is in one of four places:
+ *   used       refs >= 1, not empty: a block is behind every record that maps it
+ *   mapped     refs == 1, empty: home maps it, and the record's `used` is 0
+ *   loose      refs == 0, empty: mapped nowhere
+ *   in hand    refs == 0, not empty: lent (paged_take), or a thread has it on its way to or from the driver */
 typedef struct paged_physical {
-    empty_item item;
+    empty_item item; /* empty: in store.empties */
     uint64_t handle;
-    struct paged_range *home; /* where it is mapped, if refs == 1; the record is number home_page there */
+    struct paged_range *home; /* mapped empty: where; the page record's number in the range */
     uint64_t home_page;
+    struct paged_physical *loose_next, *loose_prev;
+    uint64_t born; /* the store's serial when it was created: which call to undo */
     uint32_t refs;
     bool empty, lent;
-    uint64_t born; /* serial of the call that created it */
+    uint32_t seen; /* paged_store_check counts here */
+    uint64_t seen_in;
 } paged_physical;
 
 typedef struct paged_store_options {
@@ -92,17 +97,23 @@ typedef struct paged_store_stats {
     uint64_t waits;       /* times that a call waited for another thread's driver call, ever */
 } paged_store_stats;
 
+/* page_count == used + empties.count + lent + in hand
+ * empties.bytes == empties.count * page_bytes; loose is a subset of empties */
 typedef struct paged_store {
     lock lock; /* LOCK_RANK_GPU; guards all below and the ranges of the store */
     _Atomic uint32_t epoch; /* counts the times that busy pages stopped being busy; waiters sleep on it */
+    uint32_t waiters;
+    uint32_t in_driver;     /* threads in a driver call, that hold busy pages or pages in hand */
     paged_store_options options;
     uint64_t page_bytes;
     uint32_t page_log2;
-    empty_list mapped, loose; /* empties */
-    uint64_t page_count;      /* physical pages that exist, those on their way to or from the driver included */
-    uint64_t serial;
-    struct paged_range *ranges; /* list */
-    uint64_t creates, destroys, maps, unmaps, taken_over, waits;
+    empty_list empties;     /* mapped and loose */
+    paged_physical *loose;  /* those of them that are, last come first */
+    uint64_t loose_count, lent_count;
+    uint64_t page_count;    /* physical pages that exist, those that are being created included */
+    uint64_t serial;        /* of calls that map; of checks */
+    struct paged_range *ranges;
+    uint64_t creates, destroys, maps, unmaps, taken_over, waits; /* pages; ever */
 } paged_store;
 
 /* INVALID_ARGUMENT: a function is missing, page_bytes is no power of two. The store's memory is the caller's. */
@@ -114,8 +125,8 @@ acre_status paged_store_destroy(paged_store *store, paged_failure *failure);
 /* Gives empty pages back, oldest first, until at most keep_bytes of them are left. Returns the bytes given back.
  * *failure.status is ACRE_OK unless a driver call failed; failure may be NULL. */
 uint64_t paged_store_trim(paged_store *store, uint64_t keep_bytes, paged_failure *failure);
-/* Gives back what the policy says is too much or too old; now: os_now_ms. over_budget_bytes: see empty_excess. Cheap when
- * there is nothing to do. Call it from time to time and before giving up for lack of memory. */
+/* Gives back what the policy says is too much or too old; now: os_now_ms. over_budget_bytes: see empty_excess. Cheap
+ * when there is nothing to do. Call it from time to time and before giving up for lack of memory. */
 uint64_t paged_store_tick(paged_store *store, uint64_t over_budget_bytes, paged_failure *failure);
 /* Milliseconds until tick has something to do by age; UINT64_MAX: never. */
 uint64_t paged_store_next_ms(paged_store *store);
@@ -123,15 +134,15 @@ void paged_store_set_policy(paged_store *store, empty_policy policy);
 void paged_store_stats_read(paged_store *store, paged_store_stats *stats);
 
 /* Lends `count` physical pages to somebody who keeps his own page table (the tail of mip levels, an export). From the
- * empties first, else new ones. All or none: OVER_BUDGET, NO_MEMORY, SYSTEM; *failure says which call. exceed: the heap's
- * budget may be passed. */
+ * empties first, else new ones. All or none: OVER_BUDGET, NO_MEMORY, SYSTEM; *failure says which call. exceed: the
+ * heap's budget may be passed. */
 acre_status paged_take(paged_store *store, paged_physical **pages, uint32_t count, bool exceed,
                        paged_failure *failure);
 /* The pages are mapped nowhere any more and hold nothing: empty. Cannot fail. */
 void paged_give(paged_store *store, paged_physical *const *pages, uint32_t count);
 
 /* NULL: all equations of the store and its ranges hold, else a sentence about the first that does not. O(everything).
- * With calls in flight in other threads only what they do not touch is compared. */
+ * While other threads are in driver calls, sums are not compared. */
 const char *paged_store_check(paged_store *store);
 
 #endif
