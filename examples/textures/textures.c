@@ -42,15 +42,17 @@ static acre_status make_texture(textures *t, uint32_t level, texture *out)
     return ACRE_OK;
 }
 
-/* The GPU may use it until this frame is done. */
-static void drop_texture(textures *t, uint64_t frame, texture *x)
+/* The tile's fine image goes, if it has one; the GPU may use it until this frame is done. False: not now. */
+static bool drop_fine(textures *t, uint64_t frame, tile *x)
 {
     uint32_t slot = (uint32_t)(frame % FRAMES_IN_FLIGHT);
-    if (t->old[slot].count == sizeof t->old[slot].views / sizeof t->old[slot].views[0]) return; /* next frame, then */
-    acre_status status = acre_vk_destroy_image_after(t->vk, x->image, x->handle, point_of(frame));
-    if (status != ACRE_OK) return;
-    t->old[slot].views[t->old[slot].count++] = x->view;
-    *x = (texture){.image = VK_NULL_HANDLE};
+    if (!x->fine.image) return true;
+    if (t->old[slot].count == sizeof t->old[slot].views / sizeof t->old[slot].views[0]) return false;
+    if (acre_vk_destroy_image_after(t->vk, x->fine.image, x->fine.handle, point_of(frame)) != ACRE_OK) return false;
+    t->old[slot].views[t->old[slot].count++] = x->fine.view;
+    x->fine = (texture){.image = VK_NULL_HANDLE};
+    for (int s = 0; s < FRAMES_IN_FLIGHT; s++) x->shown[s] = VK_NULL_HANDLE;
+    return true;
 }
 
 /* The frame that used this slot before is done. */
@@ -191,8 +193,7 @@ static void make_room(textures *t, uint64_t frame, float weight, uint64_t bytes,
     tile *x;
     while (pending < bytes && (x = least(t, weight)) != NULL) {
         pending += x->fine.bytes;
-        drop_texture(t, frame, &x->fine);
-        if (x->fine.image) return;
+        if (!drop_fine(t, frame, x)) return;
         report->evicted++;
     }
 }
@@ -277,9 +278,9 @@ void textures_stream(textures *t, uint64_t frame, vec3 eye, const float planes[5
         for (uint32_t j = got[i].first; j < got[i].end; j++) record_upload(commands, &jobs[j], &got[i].got);
         record_copy(commands, x->fine.image ? &x->fine : &x->small, &got[i].got);
         to_shader(commands, &got[i].got);
-        if (x->fine.image) drop_texture(t, frame, &x->fine);
-        if (x->fine.image) fail("freeing an image", ACRE_NO_MEMORY);
+        if (!drop_fine(t, frame, x)) fail("freeing an image", ACRE_NO_MEMORY);
         x->fine = got[i].got;
+        for (int s = 0; s < FRAMES_IN_FLIGHT; s++) x->shown[s] = VK_NULL_HANDLE;
     }
 }
 
