@@ -126,6 +126,8 @@ typedef struct vk_page {
     uint32_t used;                              /* granules in nodes that are blocks */
     uint32_t block_count;
     struct vk_page *next, *prev; /* pool->pages */
+    uint32_t seen_blocks; /* vk_check.c counts here */
+    uint64_t seen_bytes;
 } vk_page;
 
 /* A range of the core whose page is gone. */
@@ -455,10 +457,9 @@ static inline uint64_t vk_handle_of(const acre_vk *vk, const vk_block *b, uint32
 acre_status vk_stale(const vk_block *block, uint64_t handle);
 static inline acre_status vk_resolve(const acre_vk *vk, uint64_t handle, vk_block **block)
 {
-    vk_block *b = vk_block_of(vk, handle);
+    vk_block *b = *block = vk_block_of(vk, handle);
     if (unlikely(b == NULL || atomic_load_explicit(&b->state, memory_order_acquire) != handle >> 32))
         return vk_stale(b, handle);
-    *block = b;
     return ACRE_OK;
 }
 /* live -> to. The caller owns the block then. */
