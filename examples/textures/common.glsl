@@ -16,7 +16,12 @@ float ground(vec2 p)
     return 0.55 * 0.85 * hills * away;
 }
 
-float dice(vec2 cell) { return fract(sin(dot(cell, vec2(41.7, 289.3))) * 45758.5); }
+float dice(vec2 cell)
+{
+    uint h = uint(int(cell.x)) * 0x9E3779B1u ^ uint(int(cell.y)) * 0x85EBCA77u;
+    h = (h ^ h >> 15) * 0x2C1B3C6Du;
+    return float(h >> 8) * (1.0 / 16777216.0);
+}
 
 float noise(vec2 p)
 {
@@ -30,7 +35,7 @@ float noise(vec2 p)
 float clouds(vec2 p)
 {
     p = p * 0.19 + frame.eye.w * vec2(0.012, 0.004);
-    float sum = noise(p) * 0.52 + noise(p * 2.1 + 7.0) * 0.28 + noise(p * 4.3 + 3.0) * 0.20;
+    float sum = noise(p) * 0.62 + noise(p * 2.7 + 7.0) * 0.38;
     return smoothstep(0.48, 0.78, sum);
 }
 

@@ -91,7 +91,7 @@ static void multiply(float *out, const float *a, const float *b)
 
 static camera look_from(float part)
 {
-    const float near = 0.03f, far = 60, tan_half = tanf(0.5f * 0.96f), aspect = (float)WIDTH / HEIGHT;
+    const float near = 0.03f, far = 60, tan_half = tanf(0.5f * 0.90f), aspect = (float)WIDTH / HEIGHT;
     scene_view view = scene_flight(part);
     camera c = {.eye = view.eye, .pixels_per_unit = HEIGHT / (2 * tan_half)};
     vec3 f = normal_of((vec3){view.target.x - view.eye.x, view.target.y - view.eye.y, view.target.z - view.eye.z});
@@ -268,7 +268,7 @@ static void read_back(VkCommandBuffer commands)
 /* --- what the memory looks like: on the picture, and in the table ------------------------------------------------- */
 
 enum { INK = 0xF4F1E8, PAPER = 0x10151C, LIVE = 0x4FB3A5, PENDING = 0xF2A541, LIMIT = 0xE4572E };
-static const uint32_t level_colours[LEVEL_SMALL + 1] = {0xF7D154, 0x8BC46A, 0x4FA3A5, 0x3B6E9E, 0x2E3A52};
+static const uint32_t level_colours[LEVEL_SMALL + 1] = {0xFBE08A, 0xF2B447, 0xC77A4A, 0x8A5A78, 0x4A5670};
 
 static void show_memory(picture *p, const acre_gpu_category_stats *textures_row)
 {
@@ -337,20 +337,20 @@ static void write_row(uint64_t frame, const textures_report *r, double ms)
     for (uint32_t i = 0; i < ROWS; i++) check(acre_vk_category_stats(app.vk, i, &rows[i]), "statistics");
     if (frame == 1) {
         fprintf(app.csv, "frame,held,live,pending,holes,empty,driver_allocations,driver_calls,textures_budget,textures_live,"
-                         "textures_pending,staging,targets,ring_used,wanted,uploaded,visible,lacking,refused,evicted");
+                         "textures_pending,staging,targets,ring_used,wanted,uploaded,visible,lacking,refused,coarser");
         for (int i = 0; i <= LEVEL_SMALL; i++) fprintf(app.csv, ",level%d", i);
-        fprintf(app.csv, ",ms\n");
+        fprintf(app.csv, ",bias,ms\n");
     }
     const uint64_t values[] = {frame, all.total.held_bytes, all.total.live_bytes, all.total.pending_bytes,
                                all.total.hole_bytes, all.total.empty_bytes, all.total.driver_allocations,
                                all.total.driver_calls, rows[ROW_TEXTURES].budget_bytes, rows[ROW_TEXTURES].live_bytes,
                                rows[ROW_TEXTURES].pending_bytes, rows[ROW_STAGING].live_bytes + rows[ROW_STAGING].pending_bytes,
                                rows[ROW_TARGETS].live_bytes, ring.used_bytes, r->wanted_bytes, r->uploaded_bytes, r->visible,
-                               r->lacking, r->refused, r->evicted};
+                               r->lacking, r->refused, r->coarser};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
         fprintf(app.csv, "%s%llu", i ? "," : "", (unsigned long long)values[i]);
     for (int i = 0; i <= LEVEL_SMALL; i++) fprintf(app.csv, ",%u", r->at_level[i]);
-    fprintf(app.csv, ",%.1f\n", ms);
+    fprintf(app.csv, ",%.2f,%.1f\n", (double)r->bias, ms);
 }
 
 /* --- the flight ------------------------------------------------------------------------------------------------- */

@@ -80,9 +80,9 @@ scene_view scene_flight(float part)
         vec3 at = {12 + 8.2f * sinf(turn * (t + 0.07f)), 0, 12 + 7.4f * sinf(turn * (t * 2 + 0.19f)) * 0.62f +
                                                                 3.2f * cosf(turn * t)};
         /* low over the fields, high over the middle of the way, low again */
-        float above = 0.55f + 0.75f * (0.5f - 0.5f * cosf(turn * t * 2));
+        float above = 0.30f + 0.80f * (0.5f - 0.5f * cosf(turn * t * 2));
         at.y = 0.55f * scene_height(at.x, at.z) + 0.18f + above;
-        if (ahead) view.target = (vec3){at.x, at.y - 0.75f, at.z};
+        if (ahead) view.target = (vec3){at.x, at.y - 0.80f, at.z};
         else view.eye = at;
     }
     return view;
@@ -158,16 +158,17 @@ static rgb crowns(const place *p, rgb ground, rgb crown, float period, float rad
     float gx = (jitter > 0 ? p->x : p->across) / period, gz = (jitter > 0 ? p->z : p->along) / period;
     rgb mean = mix_rgb(ground, shade(crown, 0.82f), jitter > 0 ? 0.85f : 0.42f);
     if (fade <= 0) return mean;
-    int32_t cx = floor_int(gx), cz = floor_int(gz);
+    int32_t cx = floor_int(gx - 0.5f), cz = floor_int(gz - 0.5f); /* the four cells around */
     float nearest = 9, in_shadow = 9, tint = 0, sunny = 0;
-    for (int32_t dz = -1; dz <= 1; dz++)
-        for (int32_t dx = -1; dx <= 1; dx++) {
-            float jx = (random01(cx + dx, cz + dz, 22) - 0.5f) * jitter, jz = (random01(cx + dx, cz + dz, 23) - 0.5f) * jitter;
+    for (int32_t dz = 0; dz <= 1; dz++)
+        for (int32_t dx = 0; dx <= 1; dx++) {
+            uint32_t h = hash(cx + dx, cz + dz, 22);
+            float jx = ((float)(h & 1023) * 0x1p-10f - 0.5f) * jitter, jz = ((float)(h >> 10 & 1023) * 0x1p-10f - 0.5f) * jitter;
             float ax = gx - (float)(cx + dx) - 0.5f - jx, az = gz - (float)(cz + dz) - 0.5f - jz;
             float d = ax * ax + az * az, s = (ax - 0.22f) * (ax - 0.22f) + (az - 0.16f) * (az - 0.16f);
             if (d < nearest) {
                 nearest = d;
-                tint = random01(cx + dx, cz + dz, 24);
+                tint = (float)(h >> 20 & 1023) * 0x1p-10f;
                 sunny = -(ax + 0.7f * az);
             }
             if (s < in_shadow) in_shadow = s;
@@ -205,7 +206,7 @@ static rgb crop(const place *p, float wooded)
 }
 
 /* A tile is two to four parcels with hedges between; its outer edge is a hedge or a path. */
-static rgb fields(float x, float z, float footprint)
+static rgb fields(float x, float z, float footprint, float road)
 {
     int32_t tx = floor_int(x), tz = floor_int(z);
     float fx = x - (float)tx, fz = z - (float)tz;
@@ -218,11 +219,12 @@ static rgb fields(float x, float z, float footprint)
     float angle = (float)(id & 255) * (3.1415927f / 255), s = sinf(angle), c = cosf(angle);
     place p = {x, z, (x * c + z * s), (z * c - x * s), footprint, id};
     float wooded = noise(x * 0.45f, z * 0.45f, 45) * 0.8f + noise(x * 1.7f, z * 1.7f, 46) * 0.2f;
-    wooded -= 0.4f * (1 - ramp(0.3f, 0.7f, fabsf(x - road_at(z)))); /* clearings along the road */
+    wooded -= 0.4f * (1 - ramp(0.3f, 0.7f, fabsf(x - road))); /* clearings along the road */
     rgb colour = crop(&p, wooded);
     colour = shade(colour, 0.90f + 0.2f * random01((int32_t)id, 1, 47));
 
     float edge = fminf(fminf(fx, 1 - fx), fminf(fz, 1 - fz)), inner = fminf(fabsf(fx - cut_x), fabsf(fz - cut_z));
+    if (fminf(edge, inner) > 0.020f + footprint) return colour;
     float wobble = 0.006f * (noise(x * 30, z * 30, 48) - 0.3f);
     float hedge = 1 - ramp(0.004f, 0.011f + footprint, fminf(edge - 0.004f, inner) + wobble);
     rgb leaves = shade((rgb){50, 80, 36}, 0.75f + 0.6f * noise(x * 90, z * 90, 49));
@@ -254,11 +256,12 @@ static bool house(float x, float z, float footprint, rgb *colour)
     return false;
 }
 
-static rgb land(float x, float z, float footprint)
+/* river, road: river_at(x) and road_at(z), which do not change along a column or a row. */
+static rgb land(float x, float z, float footprint, float river, float road_x)
 {
-    rgb colour = fields(x, z, footprint);
-    float bank = fabsf(z - river_at(x)), width = 0.20f + 0.06f * sinf(x * 2.1f);
-    bank += 0.02f * (noise(x * 12, z * 12, 71) - 0.5f);
+    rgb colour = fields(x, z, footprint, road_x);
+    float bank = fabsf(z - river), width = bank < 0.5f ? 0.20f + 0.06f * sinf(x * 2.1f) : 0;
+    if (bank < 0.5f) bank += 0.02f * (noise(x * 12, z * 12, 71) - 0.5f);
     if (bank < width + 0.14f) {
         rgb reeds = shade((rgb){96, 124, 62}, 0.8f + 0.4f * noise(x * 70, z * 70, 72));
         colour = mix_rgb(reeds, colour, ramp(width + 0.06f, width + 0.13f, bank));
@@ -267,8 +270,8 @@ static rgb land(float x, float z, float footprint)
         rgb water = mix_rgb((rgb){38, 92, 122}, (rgb){96, 156, 162}, ramp(0.1f, width, bank) * 0.8f);
         colour = mix_rgb(shade(water, 0.92f + 0.16f * ripple), colour, ramp(width - 0.02f, width, bank));
     }
-    float off = x - road_at(z), side = fabsf(off);
-    if (house(x, z, footprint, &colour)) return colour;
+    float off = x - road_x, side = fabsf(off);
+    if (side < 0.55f && house(x, z, footprint, &colour)) return colour;
     if (side < 0.06f) {
         rgb road = shade((rgb){126, 122, 118}, 0.95f + 0.1f * noise(x * 200, z * 200, 75));
         float dash = rows(z, 0.07f, footprint) > 0.5f && side < 0.0025f + footprint * 0.4f ? seen(0.02f, footprint) : 0;
@@ -284,16 +287,18 @@ static uint8_t to_byte(float v) { return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)
 
 void scene_texels(uint32_t tile, uint32_t level, uint8_t *rgba)
 {
-    uint32_t edge = scene_edge(level), samples = edge > 128 ? 1 : edge > 64 ? 2 : 4;
+    uint32_t edge = scene_edge(level), samples = edge > 128 ? 1 : edge > 64 ? 2 : 3;
     float left = (float)(tile % SCENE_TILES), top = (float)(tile / SCENE_TILES);
-    float step = 1 / (float)(edge * samples);
+    float step = 1 / (float)(edge * samples), river[SCENE_TEXELS];
+    for (uint32_t i = 0; i < edge * samples; i++) river[i] = river_at(left + step * ((float)i + 0.5f));
     for (uint32_t row = 0; row < edge; row++)
         for (uint32_t column = 0; column < edge; column++) {
             rgb sum = {0, 0, 0};
             for (uint32_t s = 0; s < samples * samples; s++) {
-                float x = left + step * ((float)(column * samples + s % samples) + 0.5f);
+                uint32_t i = column * samples + s % samples;
+                float x = left + step * ((float)i + 0.5f);
                 float z = top + step * ((float)(row * samples + s / samples) + 0.5f);
-                rgb c = land(x, z, step);
+                rgb c = land(x, z, step, river[i], road_at(z));
                 sum = (rgb){sum.r + c.r, sum.g + c.g, sum.b + c.b};
             }
             float share = 1 / (float)(samples * samples);

@@ -19,6 +19,6 @@ void main()
     vec3 light = vec3(1.00, 0.90, 0.72) * lit * 1.55 + vec3(0.30, 0.36, 0.46);
     vec3 ray = place - frame.eye.xyz;
     float far = length(ray);
-    float thick = 1.0 - exp(-pow(far * 0.085, 1.6));
+    float thick = 1.0 - exp(-pow(far * 0.070, 1.7));
     colour = vec4(mix(surface * light, haze(ray / far), thick), 1);
 }

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UPLOADS_MAX = 8 /* tiles per frame */, JOBS_MAX = UPLOADS_MAX * LEVEL_SMALL };
-#define UPLOAD_BYTES_MAX ((uint64_t)3 << 20) /* per frame: what the ring takes in at ease */
+enum { UPLOADS_MAX = 16 /* tiles per frame */, JOBS_MAX = UPLOADS_MAX * LEVEL_SMALL };
+#define UPLOAD_BYTES_MAX ((uint64_t)2 << 20) /* per frame: what the ring takes in at ease */
 #define TEXTURE_FORMAT VK_FORMAT_R8G8B8A8_SRGB
 
 static acre_vk_point point_of(uint64_t frame) { return (acre_vk_point){.semaphore = gpu.timeline, .value = frame}; }
@@ -144,70 +144,115 @@ static void to_shader(VkCommandBuffer commands, const texture *x)
 
 static float gap(float v, float low, float high) { return v < low ? low - v : v > high ? v - high : 0; }
 
+static uint32_t level_of(float level) { return level < 0 ? 0 : level > LEVEL_SMALL ? LEVEL_SMALL : (uint32_t)level; }
+
 static void look(tile *x, uint32_t number, vec3 eye, const float planes[5][4], float pixels_per_unit)
 {
     float left = (float)(number % SCENE_TILES), top = (float)(number / SCENE_TILES);
-    float dx = gap(eye.x, left, left + 1), dz = gap(eye.z, top, top + 1), dy = gap(eye.y, 0, 0.5f);
+    float dx = gap(eye.x, left, left + 1), dz = gap(eye.z, top, top + 1), dy = gap(eye.y, 0, 0.4f);
     x->distance = sqrtf(dx * dx + dy * dy + dz * dz) + 0.05f;
     x->visible = true;
     for (int i = 0; i < 5; i++) { /* a ball round the tile, against each side of the frustum */
         const float *p = planes[i];
         if (p[0] * (left + 0.5f) + p[1] * 0.25f + p[2] * (top + 0.5f) + p[3] < -0.75f) x->visible = false;
     }
-    float level = log2f((float)SCENE_TEXELS * x->distance / pixels_per_unit);
-    if (!x->visible) level += 1 + x->distance; /* it may come into sight again */
-    x->wanted = level < 0 ? 0 : level > LEVEL_SMALL ? LEVEL_SMALL : (uint32_t)level;
+    x->ideal = log2f((float)SCENE_TEXELS * x->distance / pixels_per_unit);
+    if (!x->visible) x->ideal += 1 + x->distance; /* it may come into sight again */
+    x->wanted = level_of(x->ideal);
     x->weight = (x->visible ? 1 : 0.2f) / x->distance;
+}
+
+/* Bytes of all images at this bias. */
+static uint64_t bytes_at(const textures *t, float bias)
+{
+    uint64_t bytes = SCENE_TILE_COUNT * scene_chain_bytes(LEVEL_SMALL);
+    for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) {
+        uint32_t level = level_of(t->tiles[i].ideal + bias);
+        if (level < LEVEL_SMALL) bytes += scene_chain_bytes(level);
+    }
+    return bytes;
+}
+
+/* The least bias at which 7/8 of the budget are enough: the rest is for what waits for the GPU. */
+static void aim(textures *t, textures_report *report)
+{
+    float low = 0, high = LEVEL_SMALL + 4;
+    uint64_t room = t->budget_bytes / 8 * 7;
+    if (t->budget_bytes == 0 || bytes_at(t, 0) <= room) high = 0;
+    for (int i = 0; i < 12 && high > low; i++) {
+        float middle = (low + high) / 2;
+        if (bytes_at(t, middle) <= room) high = middle;
+        else low = middle;
+    }
+    report->bias = high;
+    for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) t->tiles[i].target = level_of(t->tiles[i].ideal + high);
 }
 
 static uint64_t in_use(textures *t, uint64_t *pending)
 {
     acre_gpu_category_stats stats;
     if (acre_vk_category_stats(t->vk, ROW_TEXTURES, &stats) != ACRE_OK) return 0;
-    if (pending) *pending = stats.pending_bytes;
+    *pending = stats.pending_bytes;
     return stats.live_bytes + stats.pending_bytes;
 }
 
-/* The fine image that matters least, below `weight`; NULL: none. What is finer than wanted goes first. */
-static tile *least(textures *t, float weight)
+/* The fine image that is finest beyond its target; of equal ones the one that matters least. NULL: none. */
+static tile *finest_beyond(textures *t)
 {
     tile *worst = NULL;
-    float worst_weight = weight;
+    float worst_excess = 0;
     for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) {
         tile *x = &t->tiles[i];
-        if (!x->fine.image) continue;
-        float w = x->weight * (x->fine.level < x->wanted ? 0.25f : 1);
-        if (w < worst_weight) {
-            worst_weight = w;
+        if (!x->fine.image || x->fine.level >= x->target) continue;
+        float excess = (float)(x->target - x->fine.level) + 1 / (1 + x->weight);
+        if (excess > worst_excess) {
+            worst_excess = excess;
             worst = x;
         }
     }
     return worst;
 }
 
-/* Frees what matters less than `weight` until `bytes` are on their way back. */
-static void make_room(textures *t, uint64_t frame, float weight, uint64_t bytes, textures_report *report)
+/* The tile's levels from its target on, in an image of their own, copied on the GPU; without memory for that, the small
+ * image has to do. False: not now. */
+static bool make_coarser(textures *t, uint64_t frame, tile *x, VkCommandBuffer commands)
+{
+    texture smaller = {.image = VK_NULL_HANDLE};
+    if (x->target < LEVEL_SMALL && make_texture(t, x->target, &smaller) == ACRE_OK) {
+        to_transfer(commands, &smaller);
+        record_copy(commands, &x->fine, &smaller);
+        to_shader(commands, &smaller);
+    }
+    if (!drop_fine(t, frame, x)) {
+        fprintf(stderr, "textures: too many images went in one frame\n");
+        exit(1);
+    }
+    x->fine = smaller;
+    return true;
+}
+
+/* Sends memory on its way back until `bytes` of it are. */
+static void make_room(textures *t, uint64_t frame, uint64_t bytes, VkCommandBuffer commands, textures_report *report)
 {
     uint64_t pending = 0;
     in_use(t, &pending);
-    tile *x;
-    while (pending < bytes && (x = least(t, weight)) != NULL) {
+    for (tile *x; pending < bytes && report->coarser < 64 && (x = finest_beyond(t)) != NULL; report->coarser++) {
         pending += x->fine.bytes;
-        if (!drop_fine(t, frame, x)) return;
-        report->evicted++;
+        if (!make_coarser(t, frame, x, commands)) return;
     }
 }
 
-/* A finer image for the tile, as fine as acre lets it be. */
-static bool get_finer(textures *t, uint64_t frame, tile *x, texture *got, textures_report *report)
+/* A finer image for the tile, as fine as acre lets it be. short_bytes: what this frame was refused in all. */
+static bool get_finer(textures *t, uint64_t frame, tile *x, texture *got, uint64_t *short_bytes,
+                      VkCommandBuffer commands, textures_report *report)
 {
     uint32_t now = textures_level(x);
-    for (uint32_t level = x->wanted; level < now; level++) {
+    for (uint32_t level = x->target; level < now; level++) {
         acre_status status = make_texture(t, level, got);
         if (status == ACRE_OK) return true;
         if (status != ACRE_OVER_BUDGET && status != ACRE_NO_MEMORY) fail("an image", status);
         report->refused++;
-        if (level == x->wanted) make_room(t, frame, x->weight * 0.8f, scene_chain_bytes(level), report);
+        if (level == x->target) make_room(t, frame, *short_bytes += scene_chain_bytes(level), commands, report);
     }
     return false;
 }
@@ -232,10 +277,10 @@ static uint32_t collect_wishes(textures *t, wish *wishes, textures_report *repor
         if (x->visible) {
             report->visible++;
             report->at_level[level]++;
-            report->lacking += level > x->wanted;
+            report->lacking += level > x->target;
             report->wanted_bytes += scene_chain_bytes(x->wanted);
         }
-        if (level > x->wanted) wishes[count++] = (wish){x, x->weight * (float)(level - x->wanted)};
+        if (level > x->target) wishes[count++] = (wish){x, x->weight * (float)(level - x->target)};
     }
     qsort(wishes, count, sizeof *wishes, heavier);
     return count;
@@ -250,9 +295,10 @@ void textures_stream(textures *t, uint64_t frame, vec3 eye, const float planes[5
     drop_old_views(t, frame);
     for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) look(&t->tiles[i], i, eye, planes, pixels_per_unit);
 
-    /* A budget that was cut is not met by refusing alone. */
-    uint64_t pending, used = in_use(t, &pending);
-    if (t->budget_bytes && used > t->budget_bytes) make_room(t, frame, 1e9f, used - t->budget_bytes, report);
+    aim(t, report);
+    /* Room for the next frames' uploads in good time; and a budget that was cut is not met by refusing alone. */
+    uint64_t pending = 0, live = in_use(t, &pending) - pending, short_bytes = 0, most = t->budget_bytes - UPLOAD_BYTES_MAX;
+    if (t->budget_bytes && live > most) make_room(t, frame, live - most, commands, report);
 
     static wish wishes[SCENE_TILE_COUNT];
     uint32_t count = collect_wishes(t, wishes, report);
@@ -262,7 +308,7 @@ void textures_stream(textures *t, uint64_t frame, vec3 eye, const float planes[5
     for (uint32_t i = 0; i < count && got_count < UPLOADS_MAX && report->uploaded_bytes < UPLOAD_BYTES_MAX; i++) {
         tile *x = wishes[i].x;
         if (report->refused > 16) break; /* full: the next frame tries again */
-        if (!get_finer(t, frame, x, &got[got_count].got, report)) continue;
+        if (!get_finer(t, frame, x, &got[got_count].got, &short_bytes, commands, report)) continue;
         got[got_count].x = x;
         got[got_count].first = job_count;
         for (uint32_t level = got[got_count].got.level; level < textures_level(x); level++) {

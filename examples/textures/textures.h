@@ -3,8 +3,12 @@
  * Every tile has a small image with its last levels (32 texels and less) for good, and, while it is worth it, a larger
  * one that begins with a finer level. To get finer or coarser, a tile gets a new image: levels that are there are copied
  * on the GPU, the others are uploaded through the ring, and the old image is freed with the frame's point, so its memory
- * is used again only when the GPU is done. All of it stays within the budget of the category "textures": a request that
- * would pass it is refused by acre, and then a coarser level will do, or what matters less makes room. */
+ * is used again only when the GPU is done.
+ *
+ * All of it stays within the budget of the category "textures". What all tiles want together is more than that, so every
+ * wish is lowered by the same number of levels, just as many as it takes (the bias). What was finer before stays until
+ * its memory is needed: then acre refuses a request, and what is finest beyond its wish makes room, a frame or two
+ * later, when the GPU is done with it; until then a coarser level will do. */
 #ifndef EXAMPLE_TEXTURES_TEXTURES_H
 #define EXAMPLE_TEXTURES_TEXTURES_H
 
@@ -29,7 +33,9 @@ typedef struct tile {
     texture small, fine;
     float distance;
     bool visible;
+    float ideal;     /* the level at which a texel is a pixel; below 0: closer than that */
     uint32_t wanted; /* finest level that the picture could show */
+    uint32_t target; /* finest level that it shall have: wanted, and what the bias adds */
     float weight;    /* how much it matters */
     VkDescriptorSet sets[FRAMES_IN_FLIGHT];
     VkImageView shown[FRAMES_IN_FLIGHT]; /* in the sets */
@@ -39,10 +45,11 @@ typedef struct tile {
 typedef struct textures_report {
     uint64_t wanted_bytes;   /* of all visible tiles at the level that they want */
     uint64_t uploaded_bytes;
-    uint32_t visible, lacking; /* lacking: coarser than wanted */
+    uint32_t visible, lacking; /* lacking: coarser than its target */
+    float bias;              /* levels that everybody goes without */
     uint32_t at_level[LEVEL_SMALL + 1]; /* visible tiles by finest level in memory */
     uint32_t refused;        /* requests that acre refused */
-    uint32_t evicted;
+    uint32_t coarser;        /* fine images that made room */
 } textures_report;
 
 typedef struct textures {
