@@ -84,7 +84,7 @@ typedef struct acre_vk_options {
                                                            * empty_delay_ms old; 0 = 50 */
     uint32_t empty_delay_ms;                              /* kept for so long; 0 = 1000, UINT32_MAX = never by age */
     uint64_t cache_bytes_max;                             /* freed blocks that are kept as they are, per shard;
-                                                           * 0 = by use, at most 4 MiB; 1 = none */
+                                                           * 0 = 1/8 of live, 256 KiB … 32 MiB; 1 = none */
     uint32_t shards;                                      /* hit paths side by side; 0 = 8; a power of two <= 64 */
     uint64_t (*now_ms)(void *context);                    /* a clock that never goes back; NULL = the system's */
     void *now_context;
@@ -286,12 +286,12 @@ ACRE_API acre_status acre_vk_merge_requirements(VkMemoryRequirements *requiremen
 
 /* --- external memory -------------------------------------------------------------------------------------------- */
 
-/* A new file descriptor of the whole VkDeviceMemory of a block made with ACRE_VK_EXPORT; the caller closes it or imports
+/* A new file descriptor of the whole VkDeviceMemory of a block made with ACRE_VK_EXPORT; the caller closes or imports
  * it. NOT_SUPPORTED, INVALID_ARGUMENT (not made for it), SYSTEM. */
 ACRE_API acre_status acre_vk_export_fd(acre_vk *vk, uint64_t handle, int *fd);
 /* Memory behind an opaque file descriptor of the same driver, `bytes` and memory type as at its export (page_bytes and
- * memory_type there). On success the descriptor belongs to the driver. The block is freed like any other. buffer, image:
- * what is bound to it, if the exporter's memory was made for such a one; else both VK_NULL_HANDLE. */
+ * memory_type there). On success the descriptor belongs to the driver. The block is freed like any other. buffer or
+ * image: what will be bound to it, if the exporter's memory was made for such a one; else both VK_NULL_HANDLE. */
 ACRE_API acre_status acre_vk_import_fd(acre_vk *vk, int fd, VkDeviceSize bytes, uint32_t memory_type,
                                        const acre_vk_request *request, VkBuffer buffer, VkImage image,
                                        acre_vk_allocation *allocation);
@@ -363,8 +363,8 @@ ACRE_API acre_status acre_vk_walk_pages(acre_vk *vk, acre_vk_visit_page *visit, 
 /* All of it as JSON: heaps, categories, memory types, pages with their blocks (if `blocks`). Writes at most `bytes`, a
  * final zero included, and returns the length of the whole text, as snprintf does. */
 ACRE_API size_t acre_vk_report(acre_vk *vk, bool blocks, char *buffer, size_t bytes);
-/* Verifies every invariant, O(blocks log blocks), while no other call runs. NULL: all is well; else a sentence about the
- * first that does not hold. */
+/* Verifies every invariant, O(blocks log blocks), while no other call runs. NULL: all is well; else a sentence about
+ * the first that does not hold. */
 ACRE_API const char *acre_vk_check(acre_vk *vk);
 
 #ifdef __cplusplus

@@ -21,6 +21,7 @@ const acre_vk_request vk_default_request;
 enum {
     FLAGS_KNOWN = ACRE_VK_MAPPED | ACRE_VK_DEDICATED | ACRE_VK_SHARED | ACRE_VK_NEVER_ALLOCATE | ACRE_VK_WITHIN_BUDGET |
                   ACRE_VK_EXPORT | ACRE_VK_CAN_ALIAS | ACRE_VK_NO_BIND,
+    ROUNDED_MAX = 256,
     FLAGS_OF_A_MISS = ACRE_VK_DEDICATED | ACRE_VK_EXPORT,
 };
 
@@ -80,7 +81,8 @@ static inline void round_up(const acre_vk *vk, const vk_want *w, uint32_t type, 
         if (*alignment < vk->atom) *alignment = vk->atom;
         *bytes = align_up(*bytes, vk->atom);
     }
-    *bytes = align_up(*bytes, GRANULE);
+    /* A size that is a multiple of a small alignment keeps all offsets aligned: no hole is ever too crooked. */
+    *bytes = align_up(*bytes, *alignment <= GRANULE ? GRANULE : *alignment < ROUNDED_MAX ? *alignment : ROUNDED_MAX);
 }
 
 /* --- the slow way ----------------------------------------------------------------------------------------------- */
@@ -257,6 +259,11 @@ static ACRE_NOINLINE acre_status alloc_slow(acre_vk *vk, const vk_want *want, ac
         list = (vk_type_list){.count = want->type_bits >> r->pool->memory_type & 1};
         list.types[0] = (uint8_t)r->pool->memory_type;
         if ((r->flags & ACRE_VK_MAPPED) && !(vk->host_visible_types >> list.types[0] & 1)) list.count = 0;
+    } else if ((r->required | r->preferred | r->avoided | r->type_bits) == 0) {
+        const vk_type_list *order = &vk->order[r->usage][r->flags & ACRE_VK_MAPPED];
+        list.count = 0;
+        for (uint32_t i = 0; i < order->count; i++)
+            if (want->type_bits >> order->types[i] & 1) list.types[list.count++] = order->types[i];
     } else {
         vk_types_order(vk, r, r->type_bits != 0 ? want->type_bits & r->type_bits : want->type_bits, &list);
     }
@@ -265,7 +272,7 @@ static ACRE_NOINLINE acre_status alloc_slow(acre_vk *vk, const vk_want *want, ac
     bool others = vk->ledger.categories[r->category].at_limit == ACRE_GPU_OTHER_MEMORY;
     bool quiet = vk->on_limit == NULL || (r->flags & (ACRE_VK_WITHIN_BUDGET | ACRE_VK_NEVER_ALLOCATE));
     for (int attempt = 0;; attempt++) {
-        acre_gpu_shortage why = {0};
+        acre_gpu_shortage why = {.category = r->category};
         vk_block *b = NULL;
         uint32_t tried = 0;
         for (uint32_t i = 0; i < list.count && b == NULL; i++) {
@@ -275,7 +282,7 @@ static ACRE_NOINLINE acre_status alloc_slow(acre_vk *vk, const vk_want *want, ac
                 status = finish(vk, want, b, a);
                 if (attempt != 0 && status == ACRE_OK)
                     atomic_fetch_sub_explicit(&vk->ledger.categories[r->category].failed, 1, memory_order_relaxed);
-                vk_maintain(vk, false);
+                vk_maintain_sometimes(vk);
                 return status;
             }
             if (!others || (status != ACRE_OVER_BUDGET && status != ACRE_NO_MEMORY && status != ACRE_TOO_LARGE)) break;
@@ -358,13 +365,27 @@ acre_status acre_vk_alloc_many(acre_vk *vk, const VkMemoryRequirements *requirem
                                uint32_t count, acre_vk_allocation *allocations)
 {
     if (vk == NULL || requirements == NULL || (allocations == NULL && count != 0)) return ACRE_INVALID_ARGUMENT;
-    for (uint32_t i = 0; i < count; i++) {
-        acre_status status = acre_vk_alloc(vk, requirements, request, &allocations[i]);
-        if (status == ACRE_OK) continue;
-        while (i-- > 0) (void)acre_vk_free(vk, allocations[i].handle);
-        return status;
+    /* Live blocks are in no list, so their links hold those that were made until it is known that all are. */
+    acre_status status = ACRE_OK;
+    uint32_t chain = 0, made = 0;
+    for (; made < count && status == ACRE_OK; made += status == ACRE_OK) {
+        acre_vk_allocation one;
+        status = acre_vk_alloc(vk, requirements, request, &one);
+        if (status != ACRE_OK) continue;
+        vk_block *b = vk_block_of(vk, one.handle);
+        b->next = chain;
+        chain = b->index + 1;
     }
-    return ACRE_OK;
+    while (chain != 0) {
+        vk_block *b = vk_block_at(vk, chain - 1);
+        uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);
+        chain = b->next;
+        if (status == ACRE_OK)
+            vk_describe(vk, b, state, &allocations[--made]);
+        else
+            (void)acre_vk_free(vk, vk_handle_of(vk, b, state));
+    }
+    return status;
 }
 
 /* --- free ------------------------------------------------------------------------------------------------------- */
@@ -392,7 +413,7 @@ static ACRE_NOINLINE void release_full(acre_vk *vk, vk_pool *pool, vk_block *b)
         chain = b->index + 1;
     }
     vk_pool_give(vk, pool, chain);
-    vk_maintain(vk, false);
+    vk_maintain_sometimes(vk);
 }
 
 void vk_block_release(acre_vk *vk, vk_block *b)

@@ -82,7 +82,8 @@ static void read_heap(acre_vk *vk, uint32_t heap, acre_gpu_heap_stats *stats)
     vk_credit(vk, UINT32_MAX, heap, &credit, &blocks);
     if (credit > stats->live_bytes) credit = stats->live_bytes;
     stats->live_bytes -= credit;
-    stats->hole_bytes += credit;
+    uint64_t taken = stats->live_bytes + stats->pending_bytes + stats->empty_bytes;
+    stats->hole_bytes = stats->held_bytes > taken ? stats->held_bytes - taken : 0;
     stats->blocks = blocks;
 }
 

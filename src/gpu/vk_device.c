@@ -41,6 +41,12 @@ static PFN_vkVoidFunction load(const acre_vk_options *o, const char *name, const
     return f != NULL ? f : o->get_instance_proc_addr(o->instance, full);
 }
 
+static PFN_vkVoidFunction load_either(const acre_vk_options *o, const char *name, const char *suffix)
+{
+    PFN_vkVoidFunction f = load(o, name, "");
+    return f != NULL || suffix[0] == 0 ? f : load(o, name, suffix);
+}
+
 static bool since(const acre_vk *vk, uint32_t minor)
 {
     return vk->api_version >= VK_MAKE_API_VERSION(0, 1, minor, 0);
@@ -53,9 +59,7 @@ static bool load_functions(acre_vk *vk, const acre_vk_options *o)
 #define X(name) all &= (f->name = (PFN_vk##name)load(o, "vk" #name, "")) != NULL;
     VK_FUNCTIONS_REQUIRED(X)
 #undef X
-#define X(name, suffix)                                                                            \
-    f->name = (PFN_vk##name)load(o, "vk" #name, "");                                               \
-    if (f->name == NULL && suffix[0] != 0) f->name = (PFN_vk##name)load(o, "vk" #name, suffix);
+#define X(name, suffix) f->name = (PFN_vk##name)load_either(o, "vk" #name, suffix);
     VK_FUNCTIONS_OPTIONAL(X)
 #undef X
 

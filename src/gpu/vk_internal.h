@@ -167,6 +167,7 @@ struct acre_vk_pool {
     /* guarded by lock */
     bool started; /* the core is there */
     coalesce core;
+    uint32_t even_log2; /* all sizes and offsets in the core are multiples of 1 << it granules */
     vk_page *pages;
     uint32_t page_count;
     uint64_t bytes;   /* of pages */
@@ -184,7 +185,7 @@ struct acre_vk_pool {
 enum {
     CLASS_STEP_LOG2 = 4, /* 16 classes per doubling: at most 1/16 of a block is more than was asked for */
     CLASS_COUNT = 192,   /* below 2 MiB */
-    CLASS_LOOK = 3,      /* blocks of a bin that a request looks at */
+    CLASS_LOOK = 4,      /* blocks of a bin that a request looks at */
 };
 #define CREDIT_BYTES_MAX ((uint64_t)4 << 20)
 
@@ -240,8 +241,8 @@ typedef struct vk_type_list {
 
 /* --- points in time --------------------------------------------------------------------------------------------- */
 
-/* A fence or a semaphore that something waits for. retire.h knows it by `id`, which is never used twice: an answer about
- * a fence that is gone must not free what waits for another one. */
+/* A fence or a semaphore that something waits for. retire.h knows it by `id`, which is never used twice: an answer
+ * about a fence that is gone must not free what waits for another one. */
 typedef struct vk_timeline {
     uint64_t id;     /* count << 16 | slot of the table */
     uint64_t handle; /* VkFence or VkSemaphore */
@@ -327,7 +328,7 @@ void vk_types_order(const acre_vk *vk, const acre_vk_request *request, uint32_t 
 
 /* --- vk_shard.c ------------------------------------------------------------------------------------------------- */
 
-extern ACRE_HIDDEN _Thread_local uint32_t vk_thread_number;
+extern ACRE_HIDDEN _Thread_local uint32_t vk_thread_number, vk_thread_misses;
 vk_shard *vk_shard_enter_slow(acre_vk *vk);
 
 static inline vk_shard *vk_shard_enter(acre_vk *vk)
@@ -389,7 +390,7 @@ uint64_t vk_flush(acre_vk *vk, vk_pool *pool, bool old);
 
 /* --- vk_pages.c ------------------------------------------------------------------------------------------------- */
 
-/* Driver memory with a hold in the ledger: all or nothing. next: pNext chain or NULL. */
+/* Driver memory with a hold in the ledger: all or nothing. next: pNext chain or NULL. why->category: whose request. */
 acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uint64_t bytes, const void *next,
                            float priority, bool exceed, bool imported, vk_page **page, acre_gpu_shortage *why);
 /* Gives driver memory and record back. */
@@ -414,6 +415,11 @@ uint64_t vk_pool_shrink(acre_vk *vk, vk_pool *pool, const empty_policy *policy, 
 uint64_t vk_heap_shrink(acre_vk *vk, uint32_t heap, uint64_t over);
 /* What is due by the clock, in this order: old caches, old empties, budgets. */
 void vk_maintain(acre_vk *vk, bool now);
+/* Looks at the clock every 16th time. */
+static inline void vk_maintain_sometimes(acre_vk *vk)
+{
+    if (unlikely((++vk_thread_misses & 15) == 0)) vk_maintain(vk, false);
+}
 /* The pool of a type, made when needed; NULL: no memory. */
 vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32_t category);
 vk_pool *vk_pool_make(acre_vk *vk, uint32_t index, uint32_t memory_type);

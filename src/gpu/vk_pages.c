@@ -11,7 +11,14 @@
 
 #include "gpu/vk_internal.h"
 
-enum { MAINTAIN_MS_MAX = 100, BUDGET_MS = 100 };
+enum {
+    MAINTAIN_MS_MAX = 100,
+    BUDGET_MS = 100,
+    NAMED_ALIGN_MIN = 1024,
+    CACHED_PART = 8, /* of live bytes, in each shard */
+};
+#define CACHED_BYTES_MIN (256 * KIB)
+#define CACHED_BYTES_MAX (32 * MIB)
 #define PAGE_STEP ((uint64_t)64 << 10)
 
 /* --- driver memory ---------------------------------------------------------------------------------------------- */
@@ -25,12 +32,13 @@ static bool free_what_is_idle(acre_vk *vk, uint32_t heap, uint64_t bytes)
     return freed + given != 0;
 }
 
-static bool hold(acre_vk *vk, uint32_t heap, uint64_t bytes, bool exceed)
+static bool hold(acre_vk *vk, uint32_t heap, uint64_t bytes, bool exceed, bool *exceeded)
 {
     if (gpu_ledger_hold(&vk->ledger, heap, bytes, false)) return true;
     vk_budgets_refresh(vk);
     if (gpu_ledger_hold(&vk->ledger, heap, bytes, false)) return true;
     if (free_what_is_idle(vk, heap, bytes) && gpu_ledger_hold(&vk->ledger, heap, bytes, false)) return true;
+    *exceeded = exceed;
     return exceed && gpu_ledger_hold(&vk->ledger, heap, bytes, true);
 }
 
@@ -65,7 +73,8 @@ acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uin
     vk_page *page = arena_alloc(sizeof *page);
     if (page == NULL) return ACRE_NO_MEMORY;
     acre_status status = ACRE_OVER_BUDGET;
-    if (!hold(vk, heap, bytes, exceed)) goto free_page;
+    bool exceeded = false;
+    if (!hold(vk, heap, bytes, exceed, &exceeded)) goto free_page;
 
     VkDeviceMemory memory = VK_NULL_HANDLE;
     VkResult result = VK_ERROR_TOO_MANY_OBJECTS;
@@ -84,6 +93,8 @@ acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uin
     }
     if (status != ACRE_OK) goto unhold;
 
+    if (exceeded && !imported)
+        atomic_fetch_add_explicit(&vk->ledger.categories[why->category].exceeded, 1, memory_order_relaxed);
     page->memory = memory;
     page->bytes = bytes;
     page->pool = pool;
@@ -173,12 +184,14 @@ static void core_release(void *context, unsigned part, void *base, size_t bytes)
     arena_free(base, bytes);
 }
 
-/* Images of real devices are aligned to 64 KiB, more or less: the alignment that a pool sees first gets an index. */
+/* Images of real devices are aligned to 64 KiB, more or less: the alignment that a pool sees first gets an index, if it
+ * is large; small ones are kept by rounding sizes (vk_alloc.c). */
 static bool start(vk_pool *pool, uint64_t alignment)
 {
     coalesce_options options = {.memory = {NULL, core_grow, core_release}, .node_count = 64};
-    if (alignment > GRANULE) options.extra_align_log2[0] = (uint8_t)(bits_lowest(alignment) - GRANULE_LOG2);
+    if (alignment >= NAMED_ALIGN_MIN) options.extra_align_log2[0] = (uint8_t)(bits_lowest(alignment) - GRANULE_LOG2);
     options.exact_sizes = 4096;
+    pool->even_log2 = UNIT_LOG2;
     pool->started = coalesce_init(&pool->core, &options);
     return pool->started;
 }
@@ -305,6 +318,7 @@ static bool insert_page(acre_vk *vk, vk_pool *pool, vk_page *page, uint64_t alig
         if (!coalesce_add_range(&pool->core, (uint32_t)origin, granules)) return false;
         page->origin = (uint32_t)origin;
     }
+    if (bits_lowest(granules) < pool->even_log2) pool->even_log2 = bits_lowest(granules);
     set_units(pool, page, page);
     page->shared = true;
     vk_page_link(pool, page);
@@ -351,6 +365,8 @@ vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alig
     if (unlikely(b == NULL)) return NULL;
     uint32_t offset, granules = (uint32_t)((bytes + GRANULE - 1) >> GRANULE_LOG2);
     unsigned align_log2 = alignment > GRANULE ? bits_lowest(alignment) - GRANULE_LOG2 : 0;
+    if (align_log2 <= pool->even_log2) align_log2 = 0; /* every hole is */
+    if (bits_lowest(granules) < pool->even_log2) pool->even_log2 = bits_lowest(granules);
     uint32_t node = coalesce_alloc(&pool->core, granules, align_log2, &offset);
     if (unlikely(node == 0)) {
         vk_block_give(pool, b);
@@ -514,7 +530,8 @@ void vk_maintain(acre_vk *vk, bool now)
         uint64_t live = 0;
         for (uint32_t h = 0; h < vk->heap_count; h++)
             live += atomic_load_explicit(&vk->ledger.heaps[h].live, memory_order_relaxed);
-        uint64_t most = live / 64 < 256 * KIB ? 256 * KIB : live / 64 > 4 * MIB ? 4 * MIB : live / 64;
+        uint64_t most = live / CACHED_PART;
+        most = most < CACHED_BYTES_MIN ? CACHED_BYTES_MIN : most > CACHED_BYTES_MAX ? CACHED_BYTES_MAX : most;
         for (uint32_t i = 0; i <= vk->shard_mask; i++) {
             vk_shard *s = vk_shard_enter_number(vk, i);
             s->cached_bytes_max = most;

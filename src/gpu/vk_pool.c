@@ -1,7 +1,7 @@
 /* vk_pool: pools of one's own: pages that only those get who name the pool.
  *
- * The same structure as the shared pools, in the last slots of the table. One that is destroyed stays in its slot, empty,
- * for the next to be made there, so that nobody who walks the table holds a pointer into nothing. */
+ * The same structure as the shared pools, in the last slots of the table. One that is destroyed stays in its slot,
+ * empty, for the next to be made there, so that nobody who walks the table holds a pointer into nothing. */
 #include <string.h>
 
 #include "gpu/vk_internal.h"

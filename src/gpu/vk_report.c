@@ -168,8 +168,8 @@ static bool put_block(void *context, const acre_vk_block_info *b)
 {
     text *t = context;
     if (b->allocation.memory != t->memory) return true;
-    put(t, "%s{\"offset\": %llu, \"bytes\": %llu, \"category\": %u, \"pending\": %s, \"tag\": %llu, \"name\": ", t->comma,
-        (unsigned long long)b->allocation.offset, (unsigned long long)b->allocation.size, b->category,
+    put(t, "%s{\"offset\": %llu, \"bytes\": %llu, \"category\": %u, \"pending\": %s, \"tag\": %llu, \"name\": ",
+        t->comma, (unsigned long long)b->allocation.offset, (unsigned long long)b->allocation.size, b->category,
         b->pending ? "true" : "false", (unsigned long long)b->tag);
     put_string(t, b->name);
     put(t, "}");

@@ -13,6 +13,7 @@
 #include "gpu/vk_internal.h"
 
 _Thread_local uint32_t vk_thread_number; /* 0: none yet; shard = number & mask */
+_Thread_local uint32_t vk_thread_misses;
 
 ACRE_NOINLINE vk_shard *vk_shard_enter_slow(acre_vk *vk)
 {

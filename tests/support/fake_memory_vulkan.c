@@ -23,7 +23,9 @@ void fake_memory_release(fake_vk *gpu, fake_memory *memory)
     gpu->used[memory->heap] -= memory->imported ? 0 : memory->size;
     if (memory->host != NULL && memory->host != memory->data) munmap(memory->host, memory->size);
     if (memory->data != NULL && !memory->host_imported) munmap(memory->data, memory->size);
-    if (memory->fd >= 0) close(memory->fd);
+    if (memory->fd >= 0 && close(memory->fd) != 0)
+        fake_wrong(gpu, FAKE_VK_WRONG_EXTERNAL, "vkFreeMemory: descriptor %d of %#lx was closed by somebody else",
+                   memory->fd, (unsigned long)memory->object.id);
     free(memory->ranges);
     free(memory);
 }

@@ -31,6 +31,7 @@ static void fill(fake_vk *gpu, fake_resource *r, const VkBufferCreateInfo *buffe
     const fake_vk_options *o = &gpu->options;
     r->prefers_dedicated = gpu->prefers_dedicated || gpu->requires_dedicated;
     r->requires_dedicated = gpu->requires_dedicated;
+    r->alias = gpu->alias || (image != NULL && (image->flags & VK_IMAGE_CREATE_ALIAS_BIT));
     if (buffer != NULL) {
         const VkExternalMemoryBufferCreateInfo *external =
             fake_chained(buffer->pNext, VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO);

@@ -402,6 +402,13 @@ void fake_vk_set_taken(fake_vk *gpu, uint32_t heap, VkDeviceSize bytes)
     pthread_mutex_unlock(&gpu->lock);
 }
 
+void fake_vk_set_alias(fake_vk *gpu, bool alias)
+{
+    pthread_mutex_lock(&gpu->lock);
+    gpu->alias = alias;
+    pthread_mutex_unlock(&gpu->lock);
+}
+
 void fake_vk_set_dedicated(fake_vk *gpu, bool prefers, bool requires)
 {
     pthread_mutex_lock(&gpu->lock);

@@ -180,8 +180,10 @@ VkDeviceSize fake_vk_heap_used_peak(fake_vk *gpu, uint32_t heap);
  * gpu_uses. */
 uint64_t fake_vk_claim(fake_vk *gpu, VkDeviceMemory memory, VkDeviceSize offset, VkDeviceSize size, bool linear);
 void fake_vk_drop_claim(fake_vk *gpu, uint64_t claim);
-/* This buffer, image or claim may share bytes with others so declared. Before the bind. */
+/* This buffer, image or claim may share bytes with others so declared. */
 void fake_vk_declare_alias(fake_vk *gpu, uint64_t resource);
+/* All that are created from now on are so declared; images with VK_IMAGE_CREATE_ALIAS_BIT always are. */
+void fake_vk_set_alias(fake_vk *gpu, bool alias);
 /* The GPU uses the resource until the fence is signalled, or the semaphore has reached the value. */
 void fake_vk_gpu_uses(fake_vk *gpu, uint64_t resource, uint64_t fence_or_semaphore, uint64_t value);
 

@@ -144,7 +144,7 @@ struct fake_vk {
     uint64_t live[FAKE_KINDS];
     VkDeviceSize used[VK_MAX_MEMORY_HEAPS], used_peak[VK_MAX_MEMORY_HEAPS];
     VkDeviceSize budget[VK_MAX_MEMORY_HEAPS], other[VK_MAX_MEMORY_HEAPS], taken[VK_MAX_MEMORY_HEAPS];
-    bool prefers_dedicated, requires_dedicated;
+    bool prefers_dedicated, requires_dedicated, alias;
 
     fake_flight *flights;
     uint64_t flight_count, flight_capacity;
