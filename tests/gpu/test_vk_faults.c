@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "fake_os.h"
+#include "page/arena.h"
 #include "vk_world.h"
 
 enum { SLOTS = 48, RUNS_MAX = 2000 };
@@ -414,14 +415,55 @@ static void every_driver_call_may_fail_for_no_known_reason(void **state)
     every_driver_call_may_fail_with(VK_ERROR_UNKNOWN);
 }
 
-static void every_call_to_the_system_may_fail(void **state)
+/* Takes what the arena has at hand, and more until it has `left` bytes of its last commit, so that a life has to ask the
+ * system, sooner or later. */
+enum { ARENA_STEP_BYTES = 256 << 10 };
+static struct hoard { struct hoard *next; size_t bytes; } *hoard;
+static size_t take_hoard(size_t bytes)
+{
+    struct hoard *h = arena_alloc(bytes);
+    assert_non_null(h);
+    h->next = hoard;
+    h->bytes = bytes;
+    hoard = h;
+    size_t used, held;
+    arena_usage(&used, &held);
+    return held;
+}
+static void hoard_arena(size_t left)
+{
+    size_t used, held;
+    for (size_t bytes = 64; bytes <= MIB; bytes *= 2)
+        for (arena_usage(&used, &held); take_hoard(bytes) == held;) continue;
+    while (take_hoard(64) % ARENA_STEP_BYTES < ARENA_STEP_BYTES - left - 64) continue;
+}
+static void give_hoard_back(void)
+{
+    while (hoard != NULL) {
+        struct hoard *h = hoard;
+        hoard = h->next;
+        arena_free(h, h->bytes);
+    }
+}
+
+/* Fails on 473f8e6, in script_pools: (1) vk_pool_take answers NULL when there is no record for the block, which
+ * vk_pool_grow takes for a lack of room, so every such request takes one page more from the driver; (2) remove_page needs memory
+ * (vk_gone), so acre_vk_pool_destroy ends with pages in the pool, and its slot goes to the next pool of whatever memory
+ * type with them. Fix: (1) tell the two apart; (2) let the vk_page itself be the record of what is gone. */
+static void the_system_may_have_no_memory_at_any_time(void **state)
 {
     (void)state;
+    uint64_t refused = 0, failed = 0;
     for (int onwards = 0; onwards < 2; onwards++) {
-        uint64_t n = 1;
-        while (live(OS_FAULTS, VK_API_VERSION_1_3, n, VK_SUCCESS, onwards)) assert_true(++n < RUNS_MAX);
-        assert_true(n > 10);
+        for (size_t left = 0; left < ARENA_STEP_BYTES; left += 4096) {
+            hoard_arena(left);
+            failed += live(OS_FAULTS, versions[left / 4096 % 2], 1, VK_SUCCESS, onwards);
+            refused += f.refused;
+            give_hoard_back();
+        }
     }
+    assert_true(failed > 50);
+    assert_true(refused > 100);
 }
 
 /* --- the start ---------------------------------------------------------------------------------------------------- */
@@ -523,7 +565,7 @@ int main(void)
         T(every_driver_call_may_find_too_many_objects),
         T(every_driver_call_may_lose_the_device),
         T(every_driver_call_may_fail_for_no_known_reason),
-        T(every_call_to_the_system_may_fail),
+        T(the_system_may_have_no_memory_at_any_time),
         T(a_function_that_is_missing_is_not_supported),
         T(options_that_make_no_sense_are_refused),
         T(each_call_to_the_system_may_fail_at_the_start),

@@ -275,7 +275,7 @@ static void *collect_once(void *argument)
     return NULL;
 }
 
-/* Fails on 1e834c4: a poll asks the driver without a lock, so another thread may still be about to ask about a semaphore
+/* Fails on 1e834c4: a poll asks the driver without a lock, so another thread may still be about to ask of a semaphore
  * whose last block was collected and which the program therefore destroyed. Fix: count who is asking in vk_timeline
  * (look_up … the driver's answer) and let collect, wait, drain and fence_passed return only when nobody asks about a
  * timeline that has nothing waiting any more. */
