@@ -223,8 +223,8 @@ static uint64_t add_user(paged_range *range, paged_span span)
     return missing;
 }
 
-/* What is mapped behind the span is not what is to be mapped there. Returns how many pages that is. A busy page is being
- * unmapped, and if that fails it is bare like the others. */
+/* What is mapped behind the span is not what is to be mapped there. Returns how many pages that is. A busy page is
+ * being unmapped, and if that fails it is bare like the others. */
 static uint64_t refuse_present(paged_range *range, paged_span span)
 {
     uint64_t present = 0;

@@ -393,8 +393,14 @@ static void what_is_empty_long_goes_and_what_is_not_stays(void **state)
     assert_int_equal(paged_store_tick(&store, 0, NULL), 0);
     fake_os_advance_ms(100);
     assert_int_equal(paged_store_tick(&store, 0, NULL), 4 * PAGE);
+    paged_block c = take(0, 5 * PAGE);
+    give(0, &c);
+    assert_int_equal(store_stats().empty_bytes, 5 * PAGE); /* two of them were reused */
     assert_int_equal(paged_store_tick(&store, PAGE + 1, NULL), 2 * PAGE); /* somebody needs memory: at once */
-    assert_int_equal(store_stats().empty_bytes, 0);
+    assert_int_equal(store_stats().empty_bytes, 3 * PAGE);
+    paged_store_set_policy(&store, (empty_policy){PAGE, 1000, 1000});
+    assert_int_equal(paged_store_tick(&store, 0, NULL), 2 * PAGE);
+    assert_int_equal(paged_store_trim(&store, 0, NULL), PAGE);
     assert_int_equal(paged_store_next_ms(&store), UINT64_MAX);
     give(0, &keep);
     tear_down();
@@ -542,6 +548,14 @@ static void the_heaps_budget_is_kept_and_passed_only_with_leave(void **state)
     assert_true(failure.status == ACRE_OVER_BUDGET && failure.call == NULL);
     assert_int_equal(gpu.asked, asked);
     assert_int_equal(range_stats(0).blocks, 1);
+    paged_block spare = take(0, 2 * PAGE);
+    give(0, &spare); /* empties that would help, but not enough: they stay where they are */
+    asked = gpu.asked;
+    request.bytes = 100 * PAGE;
+    assert_int_equal(paged_alloc(&ranges[1], &request, &block, &failure), ACRE_OVER_BUDGET);
+    assert_int_equal(gpu.asked, asked);
+    assert_int_equal(paged_store_trim(&store, 0, NULL), 2 * PAGE);
+    request.bytes = 4 * PAGE;
     request.exceed = true;
     assert_int_equal(paged_alloc(&ranges[0], &request, &block, &failure), ACRE_OK);
     assert_int_equal(gpu.pages, 11);
@@ -716,7 +730,8 @@ static void a_category_sleeps_without_memory_and_wakes_at_its_addresses(void **s
     assert_int_equal(paged_resize(&ranges[0], blocks[1].handle, PAGE, false, NULL, NULL), ACRE_NOT_SUPPORTED);
     other = take(0, 5 * PAGE); /* not at the sleepers' addresses */
     for (uint32_t i = 0; i < 12; i++)
-        assert_true(other.offset >= blocks[i].offset + blocks[i].bytes || other.offset + other.bytes <= blocks[i].offset);
+        assert_true(other.offset >= blocks[i].offset + blocks[i].bytes ||
+                    other.offset + other.bytes <= blocks[i].offset);
     for (uint32_t i = 0; i < 12; i += 2) assert_true(stamped(0, blocks[i].offset, blocks[i].bytes, 100 + i));
     assert_int_equal(paged_free(&ranges[0], blocks[3].handle, NULL), ACRE_OK); /* in its sleep */
 
@@ -915,7 +930,8 @@ static void random_alloc(uint64_t *random, uint32_t id)
     uint64_t r = probe_random(random);
     int range = (int)(r >> 60 & 1);
     uint64_t kind = r % 16, bytes = 1 + (r >> 8) % (kind < 10 ? 3000 : kind < 14 ? 6 * PAGE : 24 * PAGE);
-    paged_request request = {.bytes = bytes, .alignment = kind % 3 == 0 ? 1024 : 0, .category = (uint32_t)(r >> 40 & 3)};
+    paged_request request = {.bytes = bytes, .category = (uint32_t)(r >> 40 & 3)};
+    if (kind % 3 == 0) request.alignment = 1024;
     model_block *m = &model[model_count];
     if (model_count == LIVE_MAX) return;
     paged_failure failure;
@@ -1019,7 +1035,13 @@ static void random_operations_agree_with_a_plain_model(void **state)
 
 /* --- claims: threads -------------------------------------------------------------------------------------------- */
 
-typedef struct guest { pthread_t thread; paged_block block; acre_status status; atomic_bool done; uint64_t bytes; } guest;
+typedef struct guest {
+    pthread_t thread;
+    paged_block block;
+    acre_status status;
+    atomic_bool done;
+    uint64_t bytes;
+} guest;
 
 static void *allocate(void *context)
 {
@@ -1086,6 +1108,56 @@ static void a_hit_goes_on_while_the_driver_works_and_who_needs_its_page_waits(vo
     tear_down();
 }
 
+typedef struct grower { pthread_t thread; uint64_t handle; acre_status status; } grower;
+
+static void *grow(void *context)
+{
+    grower *g = context;
+    g->status = paged_resize(&ranges[0], g->handle, 2 * PAGE, false, NULL, NULL);
+    return NULL;
+}
+
+/* It fills the hole behind it to the last granule, so undoing that takes a node; meanwhile others take all they get. */
+static void a_growth_that_fails_is_undone_though_nodes_ran_out_meanwhile(void **state)
+{
+    (void)state;
+    fake_os_install();
+    set_up();
+    paged_block a = take(0, PAGE), b = take(0, PAGE), c = take(0, PAGE), room[6], now;
+    give(0, &b);
+    paged_store_trim(&store, 0, NULL);
+    for (int i = 0; i < 6; i++) room[i] = take(0, 7 * PAGE);
+    for (int i = 5; i >= 0; i--) give(0, &room[i]); /* the oldest empty is far behind */
+    atomic_store(&gpu.hold_maps, true);
+    grower g = {.handle = a.handle};
+    assert_int_equal(pthread_create(&g.thread, NULL, grow, &g), 0);
+    while (atomic_load(&gpu.held) == 0) os_yield();
+    static paged_block small[1024];
+    uint32_t count = 0;
+    fake_os_fail(FAKE_ANY, 1, true);
+    for (;; count++) {
+        paged_request request = {.bytes = GRANULE};
+        acre_status status = paged_alloc(&ranges[0], &request, &small[count], NULL);
+        if (status == ACRE_OK) continue;
+        assert_int_equal(status, ACRE_NO_MEMORY);
+        break;
+    }
+    assert_in_range(count, 100, 35 * PER_PAGE);
+    fail_from(1, 1);
+    atomic_store(&gpu.hold_maps, false);
+    pthread_join(g.thread, NULL);
+    assert_int_equal(g.status, ACRE_SYSTEM);
+    fake_os_fail(FAKE_ANY, 0, false);
+    assert_int_equal(paged_get(&ranges[0], a.handle, &now), ACRE_OK);
+    assert_true(now.bytes == PAGE && now.room == PAGE && !now.busy);
+    check();
+    for (uint32_t i = 0; i < count; i++) assert_int_equal(paged_free(&ranges[0], small[i].handle, NULL), ACRE_OK);
+    give(0, &a);
+    give(0, &c);
+    tear_down();
+    fake_os_remove();
+}
+
 enum { WORKER_BLOCKS = 24, WORKER_OPERATIONS = 12000 };
 
 static void *work(void *context)
@@ -1115,7 +1187,7 @@ static void *work(void *context)
             paged_block now;
             acre_status status = paged_resize(&ranges[range], mine[at].block.handle, 1 + (r >> 14) % (4 * PAGE), false,
                                               &now, NULL);
-            if (status == ACRE_OK && !stamp(range, now.offset, now.bytes, mine[at].id)) wrong = "no memory after growth";
+            if (status == ACRE_OK && !stamp(range, now.offset, now.bytes, mine[at].id)) wrong = "no memory to grow";
             mine[at].block = now;
         } else {
             if (paged_free(&ranges[range], mine[at].block.handle, NULL) != ACRE_OK) wrong = "free failed";
@@ -1172,6 +1244,7 @@ int main(void)
         cmocka_unit_test(missing_bookkeeping_memory_is_told_and_leaks_nothing),
         cmocka_unit_test(random_operations_agree_with_a_plain_model),
         cmocka_unit_test(a_hit_goes_on_while_the_driver_works_and_who_needs_its_page_waits),
+        cmocka_unit_test(a_growth_that_fails_is_undone_though_nodes_ran_out_meanwhile),
         cmocka_unit_test(threads_never_get_each_others_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
