@@ -1,6 +1,9 @@
 /* textures: a flight over 576 textured tiles, 768 MiB in all, through a fixed budget of memory.
  *
- *   textures [FOLDER [FRAMES]]     writes frame_*.png, flight.png and memory.csv into FOLDER (.); FRAMES is 240
+ *   textures_flight [--quick] [FOLDER]     writes frame_*.png, flight.png and memory.csv into FOLDER (.)
+ *
+ * --quick: 24 frames and one picture, for a test. With EXAMPLE_VALIDATION in the environment the Khronos layer looks
+ * on, and the program fails if it has something to say.
  *
  * A headless Vulkan 1.3 program that runs on a graphics card or on the CPU (Mesa's lavapipe). Three categories share
  * the device's memory: textures with a budget that holds, targets (colour, depth, read-back), and staging, a ring. In the
@@ -18,7 +21,7 @@
 #include "picture.h"
 #include "textures.h"
 
-enum { WIDTH = 1280, HEIGHT = 720, FRAMES = 240, PICTURES = 24, SHEET_COLUMNS = 3, SHEET_ROWS = 4, SHEET_DIVISOR = 3 };
+enum { WIDTH = 1280, HEIGHT = 720, FRAMES = 200, PICTURES = 25, QUICK_FRAMES = 24, SHEET_COLUMNS = 3, SHEET_ROWS = 4, SHEET_DIVISOR = 3 };
 enum { GRID = 8 /* squares along a tile's edge */ };
 #define MIB_F 1048576.0
 #define BUDGET_BYTES ((uint64_t)24 << 20)
@@ -383,8 +386,7 @@ static void fly(uint64_t frame)
     acre_gpu_category_stats row;
     check(acre_vk_category_stats(app.vk, ROW_TEXTURES, &row), "statistics");
     draw(frame, &c, commands);
-    uint64_t step = app.frames / PICTURES ? app.frames / PICTURES : 1;
-    bool keep = frame % step == 0;
+    bool keep = frame % (app.frames == FRAMES ? FRAMES / PICTURES : app.frames) == 0;
     if (keep) read_back(commands);
     const acre_vk_point point = {.semaphore = gpu.timeline, .value = frame};
     check(acre_vk_ring_frame_end(app.ring, &point), "the ring");
@@ -414,8 +416,9 @@ static void open_output(void)
 
 int main(int argc, char **argv)
 {
-    app.folder = argc > 1 ? argv[1] : ".";
-    app.frames = argc > 2 ? strtoull(argv[2], NULL, 10) : FRAMES;
+    bool quick = argc > 1 && strcmp(argv[1], "--quick") == 0;
+    app.folder = argc > 1 + quick ? argv[1 + quick] : ".";
+    app.frames = quick ? QUICK_FRAMES : FRAMES;
     if (!gpu_open(COLOUR_FORMAT, DEPTH_FORMAT, SCENE_TILE_COUNT * FRAMES_IN_FLIGHT)) return 77;
     open_memory();
     open_output();

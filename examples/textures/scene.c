@@ -76,7 +76,7 @@ scene_view scene_flight(float part)
     const float turn = 6.2831853f;
     scene_view view;
     for (int ahead = 0; ahead < 2; ahead++) {
-        float t = part + (ahead ? 0.045f : 0);
+        float t = 0.7f * part + (ahead ? 0.045f : 0);
         vec3 at = {12 + 8.2f * sinf(turn * (t + 0.07f)), 0, 12 + 7.4f * sinf(turn * (t * 2 + 0.19f)) * 0.62f +
                                                                 3.2f * cosf(turn * t)};
         /* low over the fields, high over the middle of the way, low again */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UPLOADS_MAX = 16 /* tiles per frame */, JOBS_MAX = UPLOADS_MAX * LEVEL_SMALL };
+enum { UPLOADS_MAX = 48 /* tiles per frame */, JOBS_MAX = UPLOADS_MAX * LEVEL_SMALL };
 #define UPLOAD_BYTES_MAX ((uint64_t)2 << 20) /* per frame: what the ring takes in at ease */
 #define TEXTURE_FORMAT VK_FORMAT_R8G8B8A8_SRGB
 
@@ -280,7 +280,9 @@ static uint32_t collect_wishes(textures *t, wish *wishes, textures_report *repor
             report->lacking += level > x->target;
             report->wanted_bytes += scene_chain_bytes(x->wanted);
         }
-        if (level > x->target) wishes[count++] = (wish){x, x->weight * (float)(level - x->target)};
+        if (level <= x->target) continue;
+        float price = sqrtf((float)(scene_chain_bytes(x->target) - scene_chain_bytes(level)));
+        wishes[count++] = (wish){x, x->weight * (float)(level - x->target) / price};
     }
     qsort(wishes, count, sizeof *wishes, heavier);
     return count;
