@@ -51,12 +51,14 @@ def textures(axes, t):
     axes.stackplot(t["frame"], live, pending, colors=[LIVE, PENDING], linewidth=0,
                    labels=["live", "freed, the GPU may\nstill use it"])
     axes.step(t["frame"], budget, color=LIMIT, linewidth=2, where="post", label="budget")
-    axes.plot(t["frame"], mib(t["wanted"]), color=INK, linewidth=1, linestyle=(0, (4, 3)), label="wanted by what\nis in sight")
+    axes.plot(t["frame"], mib(t["wanted"]), color=INK, linewidth=1, linestyle=(0, (4, 3)),
+              label="wanted by what\nis in sight")
     axes.set_ylim(0, max(mib(t["wanted"])) * 1.1)
     style(axes, "Textures: 768 MiB seen through a budget that is cut to a half and given back", "MiB")
     cut = next((f for f, a, b in zip(t["frame"][1:], budget, budget[1:]) if b < a), None)
     if cut:
-        axes.annotate("cut", (cut, min(budget)), (cut + 3, min(budget) + 5), color=LIMIT, fontsize=10, fontweight="bold")
+        axes.annotate("cut", (cut, min(budget)), (cut + 3, min(budget) + 5), color=LIMIT, fontsize=10,
+                      fontweight="bold")
     legend(axes)
 
 

@@ -45,10 +45,13 @@ static bool make_instance(void)
     const char *layer = "VK_LAYER_KHRONOS_validation", *extension = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
     const VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .pApplicationName = "textures",
                                            .apiVersion = VK_API_VERSION_1_3};
-    const VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &application,
+    const VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                                       .pApplicationInfo = &application,
                                        .pNext = validate ? &listener : NULL,
-                                       .enabledLayerCount = validate, .ppEnabledLayerNames = &layer,
-                                       .enabledExtensionCount = validate, .ppEnabledExtensionNames = &extension};
+                                       .enabledLayerCount = validate,
+                                       .ppEnabledLayerNames = &layer,
+                                       .enabledExtensionCount = validate,
+                                       .ppEnabledExtensionNames = &extension};
     PFN_vkCreateInstance create = (PFN_vkCreateInstance)gpu.vkGetInstanceProcAddr(NULL, "vkCreateInstance");
     if (!create || create(&info, NULL, &gpu.instance) != VK_SUCCESS) return false;
 #define X(name) gpu.name = (PFN_##name)gpu.vkGetInstanceProcAddr(gpu.instance, #name);
@@ -89,17 +92,24 @@ static bool choose_device(void)
 static void make_device(void)
 {
     const float priority = 1;
-    const VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueFamilyIndex = gpu.family,
-                                           .queueCount = 1, .pQueuePriorities = &priority};
+    const VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                           .queueFamilyIndex = gpu.family,
+                                           .queueCount = 1,
+                                           .pQueuePriorities = &priority};
     VkPhysicalDeviceVulkan12Features v12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
                                             .timelineSemaphore = VK_TRUE};
-    VkPhysicalDeviceVulkan13Features v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES, .pNext = &v12,
-                                            .synchronization2 = VK_TRUE, .dynamicRendering = VK_TRUE};
+    VkPhysicalDeviceVulkan13Features v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
+                                            .pNext = &v12,
+                                            .synchronization2 = VK_TRUE,
+                                            .dynamicRendering = VK_TRUE};
     VkPhysicalDeviceFeatures2 have = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2};
     gpu.vkGetPhysicalDeviceFeatures2(gpu.physical, &have);
     const VkPhysicalDeviceFeatures wanted = {.samplerAnisotropy = have.features.samplerAnisotropy};
-    const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .pNext = &v13, .queueCreateInfoCount = 1,
-                                     .pQueueCreateInfos = &queue, .pEnabledFeatures = &wanted};
+    const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                                     .pNext = &v13,
+                                     .queueCreateInfoCount = 1,
+                                     .pQueueCreateInfos = &queue,
+                                     .pEnabledFeatures = &wanted};
     gpu_check(gpu.vkCreateDevice(gpu.physical, &info, NULL, &gpu.device), "vkCreateDevice");
 #define X(name) gpu.name = (PFN_##name)gpu.vkGetDeviceProcAddr(gpu.device, #name);
     GPU_DEVICE_FUNCTIONS(X)
@@ -152,12 +162,17 @@ static void make_layouts(uint32_t tile_sets)
     const VkDescriptorPoolSize sizes[] = {{VK_DESCRIPTOR_TYPE_UNIFORM_BUFFER, FRAMES_IN_FLIGHT},
                                           {VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER, tile_sets}};
     const VkDescriptorPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
-                                             .maxSets = tile_sets + FRAMES_IN_FLIGHT, .poolSizeCount = 2, .pPoolSizes = sizes};
+                                             .maxSets = tile_sets + FRAMES_IN_FLIGHT,
+                                             .poolSizeCount = 2,
+                                             .pPoolSizes = sizes};
     gpu_check(gpu.vkCreateDescriptorPool(gpu.device, &pool, NULL, &gpu.descriptors), "vkCreateDescriptorPool");
     const VkDescriptorSetLayout sets[] = {gpu.frame_layout, gpu.tile_layout};
     const VkPushConstantRange push = {VK_SHADER_STAGE_VERTEX_BIT, 0, sizeof(gpu_tile_data)};
-    const VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .setLayoutCount = 2,
-                                               .pSetLayouts = sets, .pushConstantRangeCount = 1, .pPushConstantRanges = &push};
+    const VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                               .setLayoutCount = 2,
+                                               .pSetLayouts = sets,
+                                               .pushConstantRangeCount = 1,
+                                               .pPushConstantRanges = &push};
     gpu_check(gpu.vkCreatePipelineLayout(gpu.device, &layout, NULL, &gpu.layout), "vkCreatePipelineLayout");
 }
 
@@ -170,41 +185,58 @@ static VkShaderModule make_module(const uint32_t *code, size_t bytes)
     return module;
 }
 
-static VkPipeline make_pipeline(VkShaderModule vertex, VkShaderModule fragment, VkFormat colour, VkFormat depth, bool ground)
+static VkPipeline make_pipeline(VkShaderModule vertex, VkShaderModule fragment, VkFormat colour, VkFormat depth,
+                                bool ground)
 {
-    const VkPipelineShaderStageCreateInfo stages[] = {
-        {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, .stage = VK_SHADER_STAGE_VERTEX_BIT, .module = vertex,
-         .pName = "main"},
-        {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, .stage = VK_SHADER_STAGE_FRAGMENT_BIT,
-         .module = fragment, .pName = "main"}};
+    const VkPipelineShaderStageCreateInfo stages[] = {{.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                       .stage = VK_SHADER_STAGE_VERTEX_BIT,
+                                                       .module = vertex,
+                                                       .pName = "main"},
+                                                      {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                       .stage = VK_SHADER_STAGE_FRAGMENT_BIT,
+                                                       .module = fragment,
+                                                       .pName = "main"}};
     const VkPipelineVertexInputStateCreateInfo no_vertices = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_VERTEX_INPUT_STATE_CREATE_INFO};
     const VkPipelineInputAssemblyStateCreateInfo triangles = {
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_INPUT_ASSEMBLY_STATE_CREATE_INFO, .topology = VK_PRIMITIVE_TOPOLOGY_TRIANGLE_LIST};
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_INPUT_ASSEMBLY_STATE_CREATE_INFO,
+        .topology = VK_PRIMITIVE_TOPOLOGY_TRIANGLE_LIST};
     const VkPipelineViewportStateCreateInfo viewport = {.sType = VK_STRUCTURE_TYPE_PIPELINE_VIEWPORT_STATE_CREATE_INFO,
                                                         .viewportCount = 1, .scissorCount = 1};
     const VkPipelineRasterizationStateCreateInfo raster = {
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_RASTERIZATION_STATE_CREATE_INFO, .cullMode = VK_CULL_MODE_NONE, .lineWidth = 1};
-    const VkPipelineMultisampleStateCreateInfo samples = {.sType = VK_STRUCTURE_TYPE_PIPELINE_MULTISAMPLE_STATE_CREATE_INFO,
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_RASTERIZATION_STATE_CREATE_INFO,
+        .cullMode = VK_CULL_MODE_NONE,
+        .lineWidth = 1};
+    const VkPipelineMultisampleStateCreateInfo samples = {.sType =
+                                                              VK_STRUCTURE_TYPE_PIPELINE_MULTISAMPLE_STATE_CREATE_INFO,
                                                           .rasterizationSamples = VK_SAMPLE_COUNT_1_BIT};
     const VkPipelineDepthStencilStateCreateInfo depth_test = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_DEPTH_STENCIL_STATE_CREATE_INFO, .depthTestEnable = VK_TRUE,
         .depthWriteEnable = ground, .depthCompareOp = VK_COMPARE_OP_LESS_OR_EQUAL};
     const VkPipelineColorBlendAttachmentState write_all = {.colorWriteMask = 15};
-    const VkPipelineColorBlendStateCreateInfo blend = {.sType = VK_STRUCTURE_TYPE_PIPELINE_COLOR_BLEND_STATE_CREATE_INFO,
-                                                       .attachmentCount = 1, .pAttachments = &write_all};
+    const VkPipelineColorBlendStateCreateInfo blend = {.sType =
+                                                           VK_STRUCTURE_TYPE_PIPELINE_COLOR_BLEND_STATE_CREATE_INFO,
+                                                       .attachmentCount = 1,
+                                                       .pAttachments = &write_all};
     const VkDynamicState dynamic[] = {VK_DYNAMIC_STATE_VIEWPORT, VK_DYNAMIC_STATE_SCISSOR};
     const VkPipelineDynamicStateCreateInfo dynamics = {.sType = VK_STRUCTURE_TYPE_PIPELINE_DYNAMIC_STATE_CREATE_INFO,
                                                        .dynamicStateCount = 2, .pDynamicStates = dynamic};
     const VkPipelineRenderingCreateInfo targets = {.sType = VK_STRUCTURE_TYPE_PIPELINE_RENDERING_CREATE_INFO,
                                                    .colorAttachmentCount = 1, .pColorAttachmentFormats = &colour,
                                                    .depthAttachmentFormat = depth};
-    const VkGraphicsPipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_GRAPHICS_PIPELINE_CREATE_INFO, .pNext = &targets,
-                                               .stageCount = 2, .pStages = stages, .pVertexInputState = &no_vertices,
-                                               .pInputAssemblyState = &triangles, .pViewportState = &viewport,
-                                               .pRasterizationState = &raster, .pMultisampleState = &samples,
-                                               .pDepthStencilState = &depth_test, .pColorBlendState = &blend,
-                                               .pDynamicState = &dynamics, .layout = gpu.layout};
+    const VkGraphicsPipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_GRAPHICS_PIPELINE_CREATE_INFO,
+                                               .pNext = &targets,
+                                               .stageCount = 2,
+                                               .pStages = stages,
+                                               .pVertexInputState = &no_vertices,
+                                               .pInputAssemblyState = &triangles,
+                                               .pViewportState = &viewport,
+                                               .pRasterizationState = &raster,
+                                               .pMultisampleState = &samples,
+                                               .pDepthStencilState = &depth_test,
+                                               .pColorBlendState = &blend,
+                                               .pDynamicState = &dynamics,
+                                               .layout = gpu.layout};
     VkPipeline pipeline;
     gpu_check(gpu.vkCreateGraphicsPipelines(gpu.device, VK_NULL_HANDLE, 1, &info, NULL, &pipeline),
               "vkCreateGraphicsPipelines");
@@ -272,11 +304,15 @@ void gpu_submit(uint64_t frame)
 {
     VkCommandBuffer commands = gpu.commands[frame % FRAMES_IN_FLIGHT];
     gpu_check(gpu.vkEndCommandBuffer(commands), "vkEndCommandBuffer");
-    const VkCommandBufferSubmitInfo buffer = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO, .commandBuffer = commands};
+    const VkCommandBufferSubmitInfo buffer = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                              .commandBuffer = commands};
     const VkSemaphoreSubmitInfo done = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO, .semaphore = gpu.timeline,
                                         .value = frame, .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
-    const VkSubmitInfo2 info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2, .commandBufferInfoCount = 1,
-                                .pCommandBufferInfos = &buffer, .signalSemaphoreInfoCount = 1, .pSignalSemaphoreInfos = &done};
+    const VkSubmitInfo2 info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                .commandBufferInfoCount = 1,
+                                .pCommandBufferInfos = &buffer,
+                                .signalSemaphoreInfoCount = 1,
+                                .pSignalSemaphoreInfos = &done};
     gpu_check(gpu.vkQueueSubmit2(gpu.queue, 1, &info, VK_NULL_HANDLE), "vkQueueSubmit2");
 }
 

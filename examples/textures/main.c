@@ -6,9 +6,9 @@
  * on, and the program fails if it has something to say.
  *
  * A headless Vulkan 1.3 program that runs on a graphics card or on the CPU (Mesa's lavapipe). Three categories share
- * the device's memory: textures with a budget that holds, targets (colour, depth, read-back), and staging, a ring. In the
- * middle of the flight the budget of the textures is cut to a half, as if another program needed the memory, and later
- * it is given back. What is to be seen is in README.md.
+ * the device's memory: textures with a budget that holds, targets (colour, depth, read-back), and staging, a ring. In
+ * the middle of the flight the budget of the textures is cut to a half, as if another program needed the memory, and
+ * later it is given back. What is to be seen is in README.md.
  *
  * One frame: wait for the frame before last; collect what the GPU is done with; decide what to stream; let two threads
  * compute texels into the ring; record uploads and drawing; end the ring's frame; submit. */
@@ -21,7 +21,16 @@
 #include "picture.h"
 #include "textures.h"
 
-enum { WIDTH = 1280, HEIGHT = 720, FRAMES = 200, PICTURES = 25, QUICK_FRAMES = 24, SHEET_COLUMNS = 3, SHEET_ROWS = 4, SHEET_DIVISOR = 3 };
+enum {
+    WIDTH = 1280,
+    HEIGHT = 720,
+    FRAMES = 200,
+    PICTURES = 25,
+    QUICK_FRAMES = 24,
+    SHEET_COLUMNS = 3,
+    SHEET_ROWS = 4,
+    SHEET_DIVISOR = 3
+};
 enum { GRID = 8 /* squares along a tile's edge */ };
 #define MIB_F 1048576.0
 #define BUDGET_BYTES ((uint64_t)24 << 20)
@@ -78,7 +87,10 @@ static vec3 normal_of(vec3 v)
     float length = sqrtf(v.x * v.x + v.y * v.y + v.z * v.z);
     return (vec3){v.x / length, v.y / length, v.z / length};
 }
-static vec3 cross(vec3 a, vec3 b) { return (vec3){a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x}; }
+static vec3 cross(vec3 a, vec3 b)
+{
+    return (vec3){a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
+}
 static float dot(vec3 a, vec3 b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
 
 /* Column-major; out may be neither of both. */
@@ -101,7 +113,8 @@ static camera look_from(float part)
     vec3 r = normal_of(cross(f, (vec3){0, 1, 0})), u = cross(r, f), e = view.eye;
     c.forward = f;
 
-    const float to_view[16] = {r.x, u.x, -f.x, 0, r.y, u.y, -f.y, 0, r.z, u.z, -f.z, 0, -dot(r, e), -dot(u, e), dot(f, e), 1};
+    const float to_view[16] = {r.x, u.x, -f.x, 0, r.y,        u.y,        -f.y,      0,
+                               r.z, u.z, -f.z, 0, -dot(r, e), -dot(u, e), dot(f, e), 1};
     const float sx = 1 / (tan_half * aspect), sy = -1 / tan_half, a = far / (near - far), b = near * far / (near - far);
     const float to_clip[16] = {sx, 0, 0, 0, 0, sy, 0, 0, 0, 0, a, -1, 0, 0, b, 0};
     multiply(c.data.view_projection, to_clip, to_view);
@@ -130,9 +143,15 @@ static camera look_from(float part)
 
 static target make_target(VkFormat format, VkImageUsageFlags usage, VkImageAspectFlags aspect)
 {
-    const VkImageCreateInfo info = {.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO, .imageType = VK_IMAGE_TYPE_2D,
-                                    .format = format, .extent = {WIDTH, HEIGHT, 1}, .mipLevels = 1, .arrayLayers = 1,
-                                    .samples = VK_SAMPLE_COUNT_1_BIT, .tiling = VK_IMAGE_TILING_OPTIMAL, .usage = usage};
+    const VkImageCreateInfo info = {.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
+                                    .imageType = VK_IMAGE_TYPE_2D,
+                                    .format = format,
+                                    .extent = {WIDTH, HEIGHT, 1},
+                                    .mipLevels = 1,
+                                    .arrayLayers = 1,
+                                    .samples = VK_SAMPLE_COUNT_1_BIT,
+                                    .tiling = VK_IMAGE_TILING_OPTIMAL,
+                                    .usage = usage};
     const acre_vk_request request = {.category = ROW_TARGETS};
     acre_vk_allocation memory;
     target t = {.image = VK_NULL_HANDLE};
@@ -158,8 +177,10 @@ static void open_memory(void)
                                      .features = ACRE_VK_HAS_TIMELINE, .categories = table, .category_count = ROWS,
                                      .page_bytes_max = (uint64_t)4 << 20};
     check(acre_vk_create(&options, &app.vk), "acre_vk_create");
-    const acre_vk_ring_options ring = {.bytes = (uint64_t)2 << 20, .bytes_max = (uint64_t)16 << 20,
-                                       .buffer_usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_UNIFORM_BUFFER_BIT,
+    const acre_vk_ring_options ring = {.bytes = (uint64_t)2 << 20,
+                                       .bytes_max = (uint64_t)16 << 20,
+                                       .buffer_usage =
+                                           VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_UNIFORM_BUFFER_BIT,
                                        .request = {.category = ROW_STAGING}};
     check(acre_vk_ring_create(app.vk, &ring, &app.ring), "the ring");
 
@@ -206,8 +227,11 @@ static VkDescriptorSet frame_set(uint64_t frame, const camera *c)
     memcpy(piece.mapped, &c->data, sizeof c->data);
     VkDescriptorSet set = app.frame_sets[frame % FRAMES_IN_FLIGHT];
     const VkDescriptorBufferInfo buffer = {piece.buffer, piece.offset, sizeof c->data};
-    const VkWriteDescriptorSet write = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = set, .descriptorCount = 1,
-                                        .descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_BUFFER, .pBufferInfo = &buffer};
+    const VkWriteDescriptorSet write = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                        .dstSet = set,
+                                        .descriptorCount = 1,
+                                        .descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_BUFFER,
+                                        .pBufferInfo = &buffer};
     gpu.vkUpdateDescriptorSets(gpu.device, 1, &write, 0, NULL);
     return set;
 }
@@ -222,15 +246,19 @@ static void draw(uint64_t frame, const camera *c, VkCommandBuffer commands)
     const VkRenderingAttachmentInfo colour = {.sType = VK_STRUCTURE_TYPE_RENDERING_ATTACHMENT_INFO,
                                               .imageView = app.colour.view,
                                               .imageLayout = VK_IMAGE_LAYOUT_COLOR_ATTACHMENT_OPTIMAL,
-                                              .loadOp = VK_ATTACHMENT_LOAD_OP_DONT_CARE, .storeOp = VK_ATTACHMENT_STORE_OP_STORE};
+                                              .loadOp = VK_ATTACHMENT_LOAD_OP_DONT_CARE,
+                                              .storeOp = VK_ATTACHMENT_STORE_OP_STORE};
     const VkRenderingAttachmentInfo depth = {.sType = VK_STRUCTURE_TYPE_RENDERING_ATTACHMENT_INFO,
                                              .imageView = app.depth.view,
                                              .imageLayout = VK_IMAGE_LAYOUT_DEPTH_ATTACHMENT_OPTIMAL,
                                              .loadOp = VK_ATTACHMENT_LOAD_OP_CLEAR,
                                              .storeOp = VK_ATTACHMENT_STORE_OP_DONT_CARE,
                                              .clearValue = {.depthStencil = {1, 0}}};
-    const VkRenderingInfo rendering = {.sType = VK_STRUCTURE_TYPE_RENDERING_INFO, .renderArea = {{0, 0}, {WIDTH, HEIGHT}},
-                                       .layerCount = 1, .colorAttachmentCount = 1, .pColorAttachments = &colour,
+    const VkRenderingInfo rendering = {.sType = VK_STRUCTURE_TYPE_RENDERING_INFO,
+                                       .renderArea = {{0, 0}, {WIDTH, HEIGHT}},
+                                       .layerCount = 1,
+                                       .colorAttachmentCount = 1,
+                                       .pColorAttachments = &colour,
                                        .pDepthAttachment = &depth};
     gpu.vkCmdBeginRendering(commands, &rendering);
     const VkViewport viewport = {0, 0, WIDTH, HEIGHT, 0, 1};
@@ -258,11 +286,13 @@ static void read_back(VkCommandBuffer commands)
 {
     const VkBufferImageCopy region = {.imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1},
                                       .imageExtent = {WIDTH, HEIGHT, 1}};
-    gpu.vkCmdCopyImageToBuffer(commands, app.colour.image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, app.pixels, 1, &region);
+    gpu.vkCmdCopyImageToBuffer(commands, app.colour.image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, app.pixels, 1,
+                               &region);
     const VkMemoryBarrier2 barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
                                       .srcStageMask = VK_PIPELINE_STAGE_2_COPY_BIT,
                                       .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
-                                      .dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT, .dstAccessMask = VK_ACCESS_2_HOST_READ_BIT};
+                                      .dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT,
+                                      .dstAccessMask = VK_ACCESS_2_HOST_READ_BIT};
     const VkDependencyInfo info = {.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO, .memoryBarrierCount = 1,
                                    .pMemoryBarriers = &barrier};
     gpu.vkCmdPipelineBarrier2(commands, &info);
@@ -278,7 +308,8 @@ static void show_memory(picture *p, const acre_gpu_category_stats *textures_row)
     const float x = 28, y = HEIGHT - 104, width = 560, bar = width - 40, scale = bar / (BUDGET_BYTES * 1.08f);
     char text[128];
     picture_box(p, x, y, width, 80, PAPER, 0.66f);
-    snprintf(text, sizeof text, "textures %.1f MiB", (double)(textures_row->live_bytes + textures_row->pending_bytes) / MIB_F);
+    snprintf(text, sizeof text, "textures %.1f MiB",
+             (double)(textures_row->live_bytes + textures_row->pending_bytes) / MIB_F);
     picture_text(p, x + 20, y + 14, 13, INK, text);
     snprintf(text, sizeof text, "budget %.0f MiB", (double)textures_row->budget_bytes / MIB_F);
     picture_text(p, x + width - 20 - picture_text_width(13, text), y + 14, 13, INK, text);
@@ -297,8 +328,8 @@ static void show_map(picture *p, const camera *c)
     picture_text(p, x, y - 22, 10, INK, "levels in memory");
     for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) {
         const tile *t = &app.textures.tiles[i];
-        picture_box(p, x + cell * (float)(i % SCENE_TILES), y + cell * (float)(i / SCENE_TILES), cell - 0.8f, cell - 0.8f,
-                    level_colours[textures_level(t)], t->visible ? 1 : 0.62f);
+        picture_box(p, x + cell * (float)(i % SCENE_TILES), y + cell * (float)(i / SCENE_TILES), cell - 0.8f,
+                    cell - 0.8f, level_colours[textures_level(t)], t->visible ? 1 : 0.62f);
     }
     float ex = x + c->eye.x * cell, ey = y + c->eye.z * cell, length = hypotf(c->forward.x, c->forward.z);
     float fx = c->forward.x / length, fy = c->forward.z / length;
@@ -339,17 +370,32 @@ static void write_row(uint64_t frame, const textures_report *r, double ms)
     check(acre_vk_ring_get_stats(app.ring, &ring), "statistics");
     for (uint32_t i = 0; i < ROWS; i++) check(acre_vk_category_stats(app.vk, i, &rows[i]), "statistics");
     if (frame == 1) {
-        fprintf(app.csv, "frame,held,live,pending,holes,empty,driver_allocations,driver_calls,textures_budget,textures_live,"
-                         "textures_pending,staging,targets,ring_used,wanted,uploaded,visible,lacking,refused,coarser");
+        fprintf(app.csv,
+                "frame,held,live,pending,holes,empty,driver_allocations,driver_calls,textures_budget,textures_live,"
+                "textures_pending,staging,targets,ring_used,wanted,uploaded,visible,lacking,refused,coarser");
         for (int i = 0; i <= LEVEL_SMALL; i++) fprintf(app.csv, ",level%d", i);
         fprintf(app.csv, ",bias,ms\n");
     }
-    const uint64_t values[] = {frame, all.total.held_bytes, all.total.live_bytes, all.total.pending_bytes,
-                               all.total.hole_bytes, all.total.empty_bytes, all.total.driver_allocations,
-                               all.total.driver_calls, rows[ROW_TEXTURES].budget_bytes, rows[ROW_TEXTURES].live_bytes,
-                               rows[ROW_TEXTURES].pending_bytes, rows[ROW_STAGING].live_bytes + rows[ROW_STAGING].pending_bytes,
-                               rows[ROW_TARGETS].live_bytes, ring.used_bytes, r->wanted_bytes, r->uploaded_bytes, r->visible,
-                               r->lacking, r->refused, r->coarser};
+    const uint64_t values[] = {frame,
+                               all.total.held_bytes,
+                               all.total.live_bytes,
+                               all.total.pending_bytes,
+                               all.total.hole_bytes,
+                               all.total.empty_bytes,
+                               all.total.driver_allocations,
+                               all.total.driver_calls,
+                               rows[ROW_TEXTURES].budget_bytes,
+                               rows[ROW_TEXTURES].live_bytes,
+                               rows[ROW_TEXTURES].pending_bytes,
+                               rows[ROW_STAGING].live_bytes + rows[ROW_STAGING].pending_bytes,
+                               rows[ROW_TARGETS].live_bytes,
+                               ring.used_bytes,
+                               r->wanted_bytes,
+                               r->uploaded_bytes,
+                               r->visible,
+                               r->lacking,
+                               r->refused,
+                               r->coarser};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
         fprintf(app.csv, "%s%llu", i ? "," : "", (unsigned long long)values[i]);
     for (int i = 0; i <= LEVEL_SMALL; i++) fprintf(app.csv, ",%u", r->at_level[i]);
@@ -437,7 +483,8 @@ int main(int argc, char **argv)
     check(acre_vk_category_stats(app.vk, ROW_TEXTURES, &row), "statistics");
     printf("%llu frames on %s in %.1f s: %.0f MiB of textures through %.0f MiB (peak %.1f), %llu driver calls\n",
            (unsigned long long)app.frames, gpu.name, seconds, (double)scene_chain_bytes(0) * SCENE_TILE_COUNT / MIB_F,
-           (double)row.budget_bytes / MIB_F, (double)row.peak_bytes / MIB_F, (unsigned long long)stats.total.driver_calls);
+           (double)row.budget_bytes / MIB_F, (double)row.peak_bytes / MIB_F,
+           (unsigned long long)stats.total.driver_calls);
     close_memory();
     gpu_close();
     free(app.sheet.rgba);

@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 out=$(mktemp)
 trap 'rm -f "$out" "$out.spv"' EXIT
 {
-    echo '/* shaders: the SPIR-V of the .vert and .frag files beside it. Made by make-shaders.sh; change those, not this. */'
+    echo '/* shaders: the SPIR-V of the .vert and .frag files beside it. Made by make-shaders.sh: change those. */'
     echo '#include <stdint.h>'
     for source in terrain.vert terrain.frag sky.vert sky.frag; do
         glslangValidator --quiet -V --target-env vulkan1.2 -g0 -o "$out.spv" "$source" >&2

@@ -55,12 +55,32 @@ void picture_line(picture *p, float x0, float y0, float x1, float y1, float thic
 /* Lines through points of a grid, five wide and seven high: "xy" each, a blank lifts the pen. */
 static const char *strokes_of(char c)
 {
-    static const char *const letters[] = {
-        "0602204246 0444", "06003041423303 3344453606", "4130100105163645", "00204244260600", "40000646 0333", "400006 0333",
-        "41301001051636454323", "0006 4046 0343", "1030 2026 1636", "4045361605", "0006 400346", "000646", "0600234046",
-        "06004640", "103041453616050110", "06003041423303", "103041453616050110 3446", "06003041423303 2346",
-        "413010010213334445361605", "0040 2026", "000516364540", "002640", "0016233640", "0046 4006", "002340 2326",
-        "00400646"};
+    static const char *const letters[] = {"0602204246 0444",
+                                          "06003041423303 3344453606",
+                                          "4130100105163645",
+                                          "00204244260600",
+                                          "40000646 0333",
+                                          "400006 0333",
+                                          "41301001051636454323",
+                                          "0006 4046 0343",
+                                          "1030 2026 1636",
+                                          "4045361605",
+                                          "0006 400346",
+                                          "000646",
+                                          "0600234046",
+                                          "06004640",
+                                          "103041453616050110",
+                                          "06003041423303",
+                                          "103041453616050110 3446",
+                                          "06003041423303 2346",
+                                          "413010010213334445361605",
+                                          "0040 2026",
+                                          "000516364540",
+                                          "002640",
+                                          "0016233640",
+                                          "0046 4006",
+                                          "002340 2326",
+                                          "00400646"};
     static const char *const digits[] = {
         "103041453616050110", "112026 1636", "011030414206 0646", "011030414233 1333 334445361605", "36300444",
         "400002324345360605", "413010010516364544331304", "004016", "103041423313020110 13040516364544 4433",
@@ -134,8 +154,8 @@ static bool write_rows(png_structp png, png_infop info, FILE *file, const pictur
     }
     png_init_io(png, file);
     png_set_compression_level(png, 4);
-    png_set_IHDR(png, info, p->width, p->height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-                 PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, p->width, p->height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_write_info(png, info);
     png_set_filler(png, 0, PNG_FILLER_AFTER);
     for (uint32_t y = 0; y < p->height; y++) png_write_row(png, p->rgba + (size_t)y * p->width * 4);

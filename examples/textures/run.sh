@@ -1,7 +1,8 @@
 #!/bin/sh
-# run.sh: what `make example-textures` does: installs what is missing, builds, flies, draws the chart, and says where to look.
+# run.sh: what `make example-textures` does: installs what is missing, builds, flies, draws the chart, and says where
+# to look.
 #
-#   examples/textures/run.sh [--card]     on Mesa's lavapipe (the CPU); --card: on the first Vulkan device that the loader finds
+#   examples/textures/run.sh [--card]     on Mesa's lavapipe (the CPU); --card: on the first Vulkan device there is
 set -eu
 cd "$(dirname "$0")/../.."
 

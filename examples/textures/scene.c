@@ -66,7 +66,8 @@ static float road_at(float z) { return 10.5f + 2.6f * sinf(z * 0.42f + 2) + 0.7f
 
 float scene_height(float x, float z)
 {
-    float hills = 0.5f + 0.25f * sinf(x * 0.73f + 1.3f * sinf(z * 0.31f)) + 0.25f * sinf(z * 0.87f + 1.1f * sinf(x * 0.41f));
+    float hills =
+        0.5f + 0.25f * sinf(x * 0.73f + 1.3f * sinf(z * 0.31f)) + 0.25f * sinf(z * 0.87f + 1.1f * sinf(x * 0.41f));
     float away = fabsf(z - river_at(x));
     return 0.85f * hills * ramp(0.15f, 3.2f, away);
 }
@@ -163,7 +164,8 @@ static rgb crowns(const place *p, rgb ground, rgb crown, float period, float rad
     for (int32_t dz = 0; dz <= 1; dz++)
         for (int32_t dx = 0; dx <= 1; dx++) {
             uint32_t h = hash(cx + dx, cz + dz, 22);
-            float jx = ((float)(h & 1023) * 0x1p-10f - 0.5f) * jitter, jz = ((float)(h >> 10 & 1023) * 0x1p-10f - 0.5f) * jitter;
+            float jx = ((float)(h & 1023) * 0x1p-10f - 0.5f) * jitter,
+                  jz = ((float)(h >> 10 & 1023) * 0x1p-10f - 0.5f) * jitter;
             float ax = gx - (float)(cx + dx) - 0.5f - jx, az = gz - (float)(cz + dz) - 0.5f - jz;
             float d = ax * ax + az * az, s = (ax - 0.22f) * (ax - 0.22f) + (az - 0.16f) * (az - 0.16f);
             if (d < nearest) {
@@ -276,7 +278,8 @@ static rgb land(float x, float z, float footprint, float river, float road_x)
         rgb road = shade((rgb){126, 122, 118}, 0.95f + 0.1f * noise(x * 200, z * 200, 75));
         float dash = rows(z, 0.07f, footprint) > 0.5f && side < 0.0025f + footprint * 0.4f ? seen(0.02f, footprint) : 0;
         road = mix_rgb(road, (rgb){240, 236, 220}, dash);
-        colour = mix_rgb(road, mix_rgb((rgb){178, 166, 130}, colour, ramp(0.034f, 0.058f, side)), ramp(0.026f, 0.031f + footprint, side));
+        colour = mix_rgb(road, mix_rgb((rgb){178, 166, 130}, colour, ramp(0.034f, 0.058f, side)),
+                         ramp(0.026f, 0.031f + footprint, side));
     }
     return colour;
 }

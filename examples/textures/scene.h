@@ -1,8 +1,8 @@
 /* scene: the country that the camera flies over, computed on demand.
  *
- * SCENE_TILES x SCENE_TILES tiles, one unit wide each, every one with a texture of its own of SCENE_TEXELS^2 texels and a
- * full chain of mip levels. No file is read: scene_texels computes any level of any tile from the tile's place, so the
- * same texture comes out however often it is streamed in. This is the "disk" of the example; it costs some tens of
+ * SCENE_TILES x SCENE_TILES tiles, one unit wide each, every one with a texture of its own of SCENE_TEXELS^2 texels and
+ * a full chain of mip levels. No file is read: scene_texels computes any level of any tile from the tile's place, so
+ * the same texture comes out however often it is streamed in. This is the "disk" of the example; it costs some tens of
  * milliseconds for the largest level, which is why two threads do it.
  *
  * Pure functions, no state: any thread, any time. */

@@ -1,4 +1,4 @@
-/* shaders: the SPIR-V of the .vert and .frag files beside it. Made by make-shaders.sh; change those, not this. */
+/* shaders: the SPIR-V of the .vert and .frag files beside it. Made by make-shaders.sh: change those. */
 #include <stdint.h>
 
 static const uint32_t shader_terrain_vert[] = {

@@ -24,9 +24,14 @@ static void fail(const char *what, acre_status status)
 static acre_status make_texture(textures *t, uint32_t level, texture *out)
 {
     uint32_t edge = scene_edge(level);
-    const VkImageCreateInfo info = {.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO, .imageType = VK_IMAGE_TYPE_2D,
-                                    .format = TEXTURE_FORMAT, .extent = {edge, edge, 1}, .mipLevels = SCENE_LEVELS - level,
-                                    .arrayLayers = 1, .samples = VK_SAMPLE_COUNT_1_BIT, .tiling = VK_IMAGE_TILING_OPTIMAL,
+    const VkImageCreateInfo info = {.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
+                                    .imageType = VK_IMAGE_TYPE_2D,
+                                    .format = TEXTURE_FORMAT,
+                                    .extent = {edge, edge, 1},
+                                    .mipLevels = SCENE_LEVELS - level,
+                                    .arrayLayers = 1,
+                                    .samples = VK_SAMPLE_COUNT_1_BIT,
+                                    .tiling = VK_IMAGE_TILING_OPTIMAL,
                                     .usage = VK_IMAGE_USAGE_SAMPLED_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT |
                                              VK_IMAGE_USAGE_TRANSFER_DST_BIT};
     const acre_vk_request request = {.usage = ACRE_VK_GPU, .category = ROW_TEXTURES};
@@ -299,7 +304,8 @@ void textures_stream(textures *t, uint64_t frame, vec3 eye, const float planes[5
 
     aim(t, report);
     /* Room for the next frames' uploads in good time; and a budget that was cut is not met by refusing alone. */
-    uint64_t pending = 0, live = in_use(t, &pending) - pending, short_bytes = 0, most = t->budget_bytes - UPLOAD_BYTES_MAX;
+    uint64_t pending = 0, live = in_use(t, &pending) - pending, short_bytes = 0,
+             most = t->budget_bytes - UPLOAD_BYTES_MAX;
     if (t->budget_bytes && live > most) make_room(t, frame, live - most, commands, report);
 
     static wish wishes[SCENE_TILE_COUNT];
@@ -368,10 +374,12 @@ void textures_open(textures *t, acre_vk *vk, acre_vk_ring *ring, VkCommandBuffer
         VkDescriptorSetLayout layouts[FRAMES_IN_FLIGHT];
         for (int s = 0; s < FRAMES_IN_FLIGHT; s++) layouts[s] = gpu.tile_layout;
         const VkDescriptorSetAllocateInfo sets = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
-                                                  .descriptorPool = gpu.descriptors, .descriptorSetCount = FRAMES_IN_FLIGHT,
+                                                  .descriptorPool = gpu.descriptors,
+                                                  .descriptorSetCount = FRAMES_IN_FLIGHT,
                                                   .pSetLayouts = layouts};
         gpu_check(gpu.vkAllocateDescriptorSets(gpu.device, &sets, t->tiles[i].sets), "vkAllocateDescriptorSets");
-        for (uint32_t level = LEVEL_SMALL; level < SCENE_LEVELS; level++) jobs[count++] = (job){.tile = i, .level = level};
+        for (uint32_t level = LEVEL_SMALL; level < SCENE_LEVELS; level++)
+            jobs[count++] = (job){.tile = i, .level = level};
     }
     run_jobs(t, jobs, count);
     for (uint32_t j = 0; j < count; j++) {

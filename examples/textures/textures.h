@@ -1,14 +1,14 @@
 /* textures: which levels of which texture are in memory. This is the part of the example that uses acre.
  *
  * Every tile has a small image with its last levels (32 texels and less) for good, and, while it is worth it, a larger
- * one that begins with a finer level. To get finer or coarser, a tile gets a new image: levels that are there are copied
- * on the GPU, the others are uploaded through the ring, and the old image is freed with the frame's point, so its memory
- * is used again only when the GPU is done.
+ * one that begins with a finer level. To get finer or coarser, a tile gets a new image: levels that are there are
+ * copied on the GPU, the others are uploaded through the ring, and the old image is freed with the frame's point, so
+ * its memory is used again only when the GPU is done.
  *
- * All of it stays within the budget of the category "textures". What all tiles want together is more than that, so every
- * wish is lowered by the same number of levels, just as many as it takes (the bias). What was finer before stays until
- * its memory is needed: then acre refuses a request, and what is finest beyond its wish makes room, a frame or two
- * later, when the GPU is done with it; until then a coarser level will do. */
+ * All of it stays within the budget of the category "textures". What all tiles want together is more than that, so
+ * every wish is lowered by the same number of levels, just as many as it takes (the bias). What was finer before stays
+ * until its memory is needed: then acre refuses a request, and what is finest beyond its wish makes room, a frame or
+ * two later, when the GPU is done with it; until then a coarser level will do. */
 #ifndef EXAMPLE_TEXTURES_TEXTURES_H
 #define EXAMPLE_TEXTURES_TEXTURES_H
 
@@ -60,7 +60,8 @@ typedef struct textures {
     struct { VkImageView views[256]; uint32_t count; } old[FRAMES_IN_FLIGHT];
 } textures;
 
-/* The small images of all tiles, uploaded in frame 1, whose commands these are. Ends the program if there is no memory. */
+/* The small images of all tiles, uploaded in frame 1, whose commands these are. Ends the program if there is no memory.
+ */
 void textures_open(textures *t, acre_vk *vk, acre_vk_ring *ring, VkCommandBuffer commands);
 void textures_close(textures *t);
 /* 0 = any. */

@@ -2,8 +2,8 @@
  * whose pages come one by one, and moves that gather what is scattered. All of it on <acre/vulkan.h>: the same pages,
  * budgets, categories and time-aware frees.
  *
- *     ring        acre_vk_ring_alloc ... acre_vk_ring_frame_end(ring, &point)        staging, uniforms, per-frame vertices
- *     growable    acre_vk_growable_resize -> in place, or "copy this, then finish"   lists whose end nobody knows
+ *     ring        acre_vk_ring_alloc ... acre_vk_ring_frame_end(ring, &point)        staging, uniforms, per-frame
+ * vertices growable    acre_vk_growable_resize -> in place, or "copy this, then finish"   lists whose end nobody knows
  *     sparse      acre_vk_sparse_commit, acre_vk_sparse_commit_mip                   textures with the levels in sight
  *     defrag      begin -> step -> copy -> confirm ... -> end                        after a level was left
  *
@@ -32,7 +32,7 @@ typedef struct acre_vk_ring_options {
                                       * goes when its frames are done; 0 = bytes: it never grows */
     VkBufferUsageFlags buffer_usage; /* 0 = VK_BUFFER_USAGE_TRANSFER_SRC_BIT */
     uint64_t alignment;              /* of every piece at least, a power of two; 0 = 16 */
-    acre_vk_request request;         /* of the buffers; usage 0 (GPU) = ACRE_VK_UPLOAD, MAPPED is added; category, name */
+    acre_vk_request request; /* of the buffers; usage 0 (GPU) = ACRE_VK_UPLOAD, MAPPED is added; category, name */
 } acre_vk_ring_options;
 
 typedef struct acre_vk_piece {
@@ -87,8 +87,8 @@ ACRE_API const char *acre_vk_sparse_lack(acre_vk *vk, bool images);
 /* For a vkQueueBindSparse: it waits for `after` and signals `done`. */
 typedef struct acre_vk_bind {
     VkQueue queue;       /* required; of a family with VK_QUEUE_SPARSE_BINDING_BIT */
-    acre_vk_point after; /* a timeline semaphore's value; zero = nothing to wait for. Decommit: when the GPU is done with
-                          * what lies there */
+    acre_vk_point after; /* a timeline semaphore's value; zero = nothing to wait for. Decommit: when the GPU is done
+                          * with what lies there */
     acre_vk_point done;  /* a fence (unsignaled) or timeline value that this call signals; zero = none. Decommit needs
                           * one: the pages are free after it */
 } acre_vk_bind;
@@ -114,7 +114,7 @@ typedef struct acre_vk_growable_options {
 /* What has to be done before the new size can be used. */
 typedef struct acre_vk_growth {
     bool in_place;         /* nothing to copy; with sparse: once bind.done is reached */
-    VkBuffer from, to;     /* copy copy_bytes from offset 0 to offset 0, then acre_vk_growable_finish; in_place: the same */
+    VkBuffer from, to; /* copy copy_bytes from offset 0 to offset 0, then acre_vk_growable_finish; in_place: the same */
     VkDeviceSize copy_bytes;
 } acre_vk_growth;
 
@@ -128,8 +128,9 @@ ACRE_API VkBuffer acre_vk_growable_buffer(acre_vk_growable *growable);
 ACRE_API VkDeviceSize acre_vk_growable_bytes(acre_vk_growable *growable);
 /* Bytes that it may grow to without a copy or a page. */
 ACRE_API VkDeviceSize acre_vk_growable_room(acre_vk_growable *growable);
-/* Larger or smaller. bind: with sparse only, else NULL. Smaller with sparse gives pages back after bind->done; without, it
- * only moves the end, unless `compact`: then a smaller buffer is made. TOO_LARGE: above bytes_max. BUSY: a copy waits. */
+/* Larger or smaller. bind: with sparse only, else NULL. Smaller with sparse gives pages back after bind->done; without,
+ * it only moves the end, unless `compact`: then a smaller buffer is made. TOO_LARGE: above bytes_max. BUSY: a copy
+ * waits. */
 ACRE_API acre_status acre_vk_growable_resize(acre_vk_growable *growable, uint64_t bytes, bool compact,
                                              const acre_vk_bind *bind, acre_vk_growth *growth);
 /* The copy was recorded and will be over at the point: the new buffer counts from now on, the old one is freed then.
@@ -173,8 +174,8 @@ ACRE_API acre_status acre_vk_sparse_commit(acre_vk_sparse *sparse, VkDeviceSize 
  * bookkeeping of a time-aware free has no memory, pages are kept aside and used for the next commit: still OK. */
 ACRE_API acre_status acre_vk_sparse_decommit(acre_vk_sparse *sparse, VkDeviceSize offset, VkDeviceSize size,
                                              const acre_vk_bind *bind);
-/* Images: one level of one layer. A level of the tail means the whole tail of the layer (of all layers, where the format
- * has a single tail). OK if it is so already. */
+/* Images: one level of one layer. A level of the tail means the whole tail of the layer (of all layers, where the
+ * format has a single tail). OK if it is so already. */
 ACRE_API acre_status acre_vk_sparse_commit_mip(acre_vk_sparse *sparse, uint32_t level, uint32_t layer,
                                                const acre_vk_bind *bind);
 ACRE_API acre_status acre_vk_sparse_decommit_mip(acre_vk_sparse *sparse, uint32_t level, uint32_t layer,
@@ -237,11 +238,12 @@ typedef struct acre_vk_defrag_result {
 /* Looks at every page and block: O(blocks). Plans nothing if nothing can be gained. NO_MEMORY: for the plan. */
 ACRE_API acre_status acre_vk_defrag_begin(acre_vk *vk, const acre_vk_defrag_options *options,
                                           acre_vk_defrag **defrag);
-/* The next moves, at most `capacity`; *count == 0: the plan is done. Moves of former steps need not be confirmed yet. */
+/* The next moves, at most `capacity`; *count == 0: the plan is done. Moves of former steps need not be confirmed yet.
+ */
 ACRE_API acre_status acre_vk_defrag_step(acre_vk_defrag *defrag, acre_vk_move *moves, uint32_t capacity,
                                          uint32_t *count);
-/* point: when the copy is over; zero = it is. DOUBLE_FREE: the block was freed meanwhile: the new place is free after the
- * point. NO_MEMORY: as before, call again. INVALID_ARGUMENT: no such move. */
+/* point: when the copy is over; zero = it is. DOUBLE_FREE: the block was freed meanwhile: the new place is free after
+ * the point. NO_MEMORY: as before, call again. INVALID_ARGUMENT: no such move. */
 ACRE_API acre_status acre_vk_defrag_confirm(acre_vk_defrag *defrag, uint64_t id, acre_vk_point point);
 /* Nothing was copied, or it shall not count: the block stays, its new place is free at once. */
 ACRE_API acre_status acre_vk_defrag_reject(acre_vk_defrag *defrag, uint64_t id);

@@ -87,7 +87,8 @@ static bool look_at_block(void *context, const acre_vk_block_info *info)
     uint32_t *slot = slot_of(d, key);
     if (*slot == 0) {
         if (d->page_count == d->page_capacity) return true;
-        d->pages[d->page_count] = (defrag_page){.key = key, .group = (uint64_t)(uintptr_t)pool, .bytes = info->page_bytes};
+        d->pages[d->page_count] =
+            (defrag_page){.key = key, .group = (uint64_t)(uintptr_t)pool, .bytes = info->page_bytes};
         *slot = ++d->page_count;
     }
     defrag_page *p = &d->pages[*slot - 1];

@@ -10,8 +10,8 @@
  *   the holes of the pages to be emptied.
  *
  * For this a block knows its alignment (aligned_log2). A place that was left goes straight back to its page, past the
- * caches of freed blocks, which would keep the page in use (BLOCK_COLD). What the library itself has bound or mapped for
- * good never moves (BLOCK_FIXED). */
+ * caches of freed blocks, which would keep the page in use (BLOCK_COLD). What the library itself has bound or mapped
+ * for good never moves (BLOCK_FIXED). */
 #ifndef ACRE_GPU_VK_HOOKS_H
 #define ACRE_GPU_VK_HOOKS_H
 

@@ -1,10 +1,10 @@
 /* vk_sparse: resources with addresses for all of it and memory for a part; the public face is acre/vulkan_stream.h.
  *
  * A table says for each page of the resource which block of the allocator is behind it. Every page is a block of its
- * own, of page_bytes at that alignment: so a level that comes gets the pages of one that went as hits of the allocator's
- * caches, categories and budgets count them, empties are kept and given back as all others, and a page that is unbound is
- * reused only when the GPU is done, by the same queue that frees textures. It gives up one bind entry per page; pages
- * that happen to follow each other in memory are joined.
+ * own, of page_bytes at that alignment: so a level that comes gets the pages of one that went as hits of the
+ * allocator's caches, categories and budgets count them, empties are kept and given back as all others, and a page that
+ * is unbound is reused only when the GPU is done, by the same queue that frees textures. It gives up one bind entry per
+ * page; pages that happen to follow each other in memory are joined.
  *
  *    buffer   | page 0 | page 1 | ...                                     bytes / page_bytes
  *    image    layer 0: | level 0: x, y, z | level 1 | ... | tail |  layer 1: ...      a single tail comes last
@@ -130,7 +130,8 @@ static VkSparseImageMemoryBind texels_of(const acre_vk_sparse *s, const sparse_r
     uint32_t high = tiles_of(s->extent.height, run->level, tile.height);
     uint32_t x = (uint32_t)(index % wide) * tile.width, y = (uint32_t)(index / wide % high) * tile.height,
              z = (uint32_t)(index / wide / high) * tile.depth;
-    uint32_t left_x = level_edge(s->extent.width, run->level) - x, left_y = level_edge(s->extent.height, run->level) - y,
+    uint32_t left_x = level_edge(s->extent.width, run->level) - x,
+             left_y = level_edge(s->extent.height, run->level) - y,
              left_z = level_edge(s->extent.depth, run->level) - z;
     return (VkSparseImageMemoryBind){
         .subresource = {s->aspect, run->level, run->layer},
@@ -187,7 +188,8 @@ static uint64_t pages_bound(const acre_vk_sparse *s, uint64_t first, uint64_t co
 static acre_status take_blocks(acre_vk_sparse *s, const sparse_run *run, acre_vk_allocation *blocks, uint64_t missing)
 {
     uint64_t kept = 0;
-    for (uint64_t i = run->first; i < run->first + run->count; i++) kept += !s->pages[i].bound && s->pages[i].handle != 0;
+    for (uint64_t i = run->first; i < run->first + run->count; i++)
+        kept += !s->pages[i].bound && s->pages[i].handle != 0;
     uint64_t fresh = missing - kept;
     acre_status status = ACRE_OK;
     /* New ones to the end of the array; then both kinds are sorted in from the front, which never overtakes them. */
@@ -458,11 +460,13 @@ static bool run_of_mip(const acre_vk_sparse *s, uint32_t level, uint32_t layer, 
 acre_status acre_vk_sparse_commit_mip(acre_vk_sparse *sparse, uint32_t level, uint32_t layer, const acre_vk_bind *bind)
 {
     sparse_run run;
-    if (!run_of_mip(sparse, level, layer, &run) || !bind_is_valid(sparse->vk, bind, false)) return ACRE_INVALID_ARGUMENT;
+    if (!run_of_mip(sparse, level, layer, &run) || !bind_is_valid(sparse->vk, bind, false))
+        return ACRE_INVALID_ARGUMENT;
     return commit_run(sparse, bind, &run);
 }
 
-acre_status acre_vk_sparse_decommit_mip(acre_vk_sparse *sparse, uint32_t level, uint32_t layer, const acre_vk_bind *bind)
+acre_status acre_vk_sparse_decommit_mip(acre_vk_sparse *sparse, uint32_t level, uint32_t layer,
+                                        const acre_vk_bind *bind)
 {
     sparse_run run;
     if (!run_of_mip(sparse, level, layer, &run) || !bind_is_valid(sparse->vk, bind, true)) return ACRE_INVALID_ARGUMENT;

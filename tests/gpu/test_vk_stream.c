@@ -380,7 +380,8 @@ static void levels_come_and_go_by_themselves(void **state)
         uint32_t level = (uint32_t)(next_random(&random) % 10), layer = (uint32_t)(next_random(&random) % 2);
         bool *is = &here[level < 3 ? level : 3][layer];
         value += 2;
-        const acre_vk_bind bind = {.queue = fake_vk_queue(w.gpu), .after = at(timeline, value - 1), .done = at(timeline, value)};
+        const acre_vk_bind bind = {
+            .queue = fake_vk_queue(w.gpu), .after = at(timeline, value - 1), .done = at(timeline, value)};
         uint64_t binds = fake_vk_count(w.gpu, FAKE_VK_QueueBindSparse);
         bool commit = next_random(&random) % 2;
         if (commit) OK(acre_vk_sparse_commit_mip(s, level, layer, &bind));
@@ -393,7 +394,8 @@ static void levels_come_and_go_by_themselves(void **state)
         OK(acre_vk_sparse_get_info(s, &i));
         assert_int_equal(i.committed_bytes, expected);
         assert_int_equal(category_stats(0).live_bytes, expected);
-        for (uint32_t l = 0; l < 10; l++) assert_int_equal(acre_vk_sparse_has_mip(s, l, layer), here[l < 3 ? l : 3][layer]);
+        for (uint32_t l = 0; l < 10; l++)
+            assert_int_equal(acre_vk_sparse_has_mip(s, l, layer), here[l < 3 ? l : 3][layer]);
         fake_vk_signal_semaphore(w.gpu, timeline, value - 1);
         if (commit == *is && fake_vk_count(w.gpu, FAKE_VK_QueueBindSparse) == binds)
             fake_vk_signal_semaphore(w.gpu, timeline, value);
@@ -454,7 +456,8 @@ static void stream_script(VkSemaphore timeline, VkSemaphore binds)
     acre_vk_bind bind = {.queue = fake_vk_queue(w.gpu), .done = at(binds, bound)};
     acre_vk_ring *ring = NULL;
     acre_vk_piece p;
-    const acre_vk_ring_options ring_options = {.bytes = 4096, .bytes_max = MIB, .request = {.type_bits = 1u << T_SHADOW}};
+    const acre_vk_ring_options ring_options = {
+        .bytes = 4096, .bytes_max = MIB, .request = {.type_bits = 1u << T_SHADOW}};
     if (acre_vk_ring_create(w.vk, &ring_options, &ring) == ACRE_OK) {
         for (int i = 0; i < 4; i++)
             if (acre_vk_ring_alloc(ring, 3000, 0, &p) == ACRE_OK) memset(p.mapped, i, 3000);

@@ -1,6 +1,6 @@
 /* test_vk_stream_defrag: the choice of pages (src/gpu/defrag.h) against what it promises, and acre_vk_defrag_* on the
- * fake device: data that is copied arrives, nothing is reused while the GPU copies, fixed blocks stay, bounds hold, others
- * go on, and pages become empty. */
+ * fake device: data that is copied arrives, nothing is reused while the GPU copies, fixed blocks stay, bounds hold,
+ * others go on, and pages become empty. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -113,7 +113,8 @@ static void make_mess(uint64_t seed)
     uint64_t random = seed;
     for (uint64_t i = 0; i < COUNT; i++) {
         const acre_vk_request request = {.tag = i, .name = i % 9 ? NULL : "named"};
-        VkMemoryRequirements need = needs(4096 + next_random(&random) % (256 * KIB), 1u << (8 + next_random(&random) % 9), 1);
+        VkMemoryRequirements need =
+            needs(4096 + next_random(&random) % (256 * KIB), 1u << (8 + next_random(&random) % 9), 1);
         OK(acre_vk_alloc(w.vk, &need, &request, &items[i].a));
         items[i].live = true;
         items[i].fixed = i % 50 == 7;

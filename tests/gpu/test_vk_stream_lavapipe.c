@@ -1,6 +1,6 @@
-/* test_vk_stream_lavapipe: <acre/vulkan_stream.h> on a real driver with the Khronos validation layer looking on, which has
- * to stay silent: data that went through the ring, through growth and through moves is read back and compared. Skipped
- * where there is no lavapipe; without the layer it runs all the same and says so. */
+/* test_vk_stream_lavapipe: <acre/vulkan_stream.h> on a real driver with the Khronos validation layer looking on, which
+ * has to stay silent: data that went through the ring, through growth and through moves is read back and compared.
+ * Skipped where there is no lavapipe; without the layer it runs all the same and says so. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -83,7 +83,8 @@ static bool start(void)
     if (!validate) print_message("no validation layer here: it runs without\n");
     const VkDebugUtilsMessengerCreateInfoEXT listener = {
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageSeverity =
+            VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
         .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT,
         .pfnUserCallback = complain};
     const VkApplicationInfo app = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .apiVersion = VK_API_VERSION_1_3};
@@ -157,7 +158,8 @@ static void copy(VkBuffer from, VkDeviceSize from_offset, VkBuffer to, VkDeviceS
                                      .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
                                      .dstAccessMask = VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_HOST_READ_BIT};
     v.vkCmdPipelineBarrier(v.commands, VK_PIPELINE_STAGE_TRANSFER_BIT,
-                           VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier, 0, NULL, 0, NULL);
+                           VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier, 0, NULL, 0,
+                           NULL);
 }
 
 static void submit(void)
@@ -165,8 +167,12 @@ static void submit(void)
     v.vkEndCommandBuffer(v.commands);
     const VkTimelineSemaphoreSubmitInfo values = {.sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
                                                   .signalSemaphoreValueCount = 1, .pSignalSemaphoreValues = &v.value};
-    const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .pNext = &values, .commandBufferCount = 1,
-                               .pCommandBuffers = &v.commands, .signalSemaphoreCount = 1, .pSignalSemaphores = &v.timeline};
+    const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                               .pNext = &values,
+                               .commandBufferCount = 1,
+                               .pCommandBuffers = &v.commands,
+                               .signalSemaphoreCount = 1,
+                               .pSignalSemaphores = &v.timeline};
     assert_int_equal(v.vkQueueSubmit(v.queue, 1, &info, VK_NULL_HANDLE), VK_SUCCESS);
 }
 
