@@ -154,7 +154,8 @@ static bool poll_pending(acre_vk *vk)
 static vk_block *take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment)
 {
     lock_acquire(&pool->lock);
-    vk_block *b = vk_pool_take(vk, pool, bytes, alignment);
+    bool no_record;
+    vk_block *b = vk_pool_take(vk, pool, bytes, alignment, &no_record);
     lock_release(&pool->lock);
     return b;
 }
@@ -202,7 +203,7 @@ static acre_status try_type(acre_vk *vk, const vk_want *want, uint32_t type, vk_
         if (status == ACRE_OK || want->requires_dedicated || alignment > UNIT_BYTES) return status;
         if (r->flags & (ACRE_VK_DEDICATED | ACRE_VK_EXPORT)) return status;
     }
-    vk_pool *pool = r->pool != NULL ? r->pool : vk_pool_of(vk, type, want->kind, r->category);
+    vk_pool *pool = r->pool != NULL ? r->pool : vk_pool_of(vk, type, want->kind, bytes, r->category);
     if (pool == NULL) return ACRE_NO_MEMORY;
     if (pool->page_bytes != 0 && bytes > pool->page_bytes) return ACRE_TOO_LARGE;
 
@@ -305,23 +306,23 @@ acre_status vk_alloc(acre_vk *vk, const vk_want *want, acre_vk_allocation *a)
     if (unlikely((unsigned)r->usage >= ACRE_VK_USAGE_COUNT || r->category >= vk->category_count)) goto miss;
     if (unlikely(want->bytes - 1 > UNIT_BYTES || (r->alignment & (r->alignment - 1)) != 0)) goto miss;
 
-    uint32_t index, type = 0;
+    uint32_t type;
     if (likely(r->pool == NULL)) {
         const vk_type_list *list = &vk->order[r->usage][r->flags & ACRE_VK_MAPPED];
         uint32_t i = 0;
         while (i < list->count && !(want->type_bits >> list->types[i] & 1)) i++;
         if (unlikely(i == list->count)) goto miss;
         type = list->types[i];
-        index = vk_pool_index(vk, type, want->kind, r->category);
     } else {
         type = r->pool->memory_type;
-        index = r->pool->index;
         if (unlikely(r->pool->vk != vk || !r->pool->own || !(want->type_bits >> type & 1))) goto miss;
     }
     uint64_t bytes, alignment;
     round_up(vk, want, type, &bytes, &alignment);
     uint32_t cls = vk_class_of(bytes >> GRANULE_LOG2);
     if (unlikely(cls >= CLASS_COUNT)) goto miss;
+    uint32_t index =
+        r->pool == NULL ? vk_pool_index(vk, type, want->kind, bytes, r->category) : r->pool->index;
 
     vk_shard *s = vk_shard_enter(vk);
     vk_bins *bins = s->bins[index];

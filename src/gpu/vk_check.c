@@ -82,8 +82,8 @@ static const char *check_pool(acre_vk *vk, vk_pool *pool, sums *sum, bool before
     sum->empty[pool->heap] += empty;
     sum->pages += count;
     uint64_t gone = 0;
-    for (vk_gone *g = pool->gone; g != NULL; g = g->next) {
-        gone += g->granules;
+    for (vk_page *g = pool->gone; g != NULL; g = g->next) {
+        gone += g->bytes >> GRANULE_LOG2;
         nodes++;
     }
     if (gone != pool->gone_granules) return "a pool's pages that are gone do not add up";

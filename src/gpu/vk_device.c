@@ -241,7 +241,7 @@ acre_status acre_vk_create(const acre_vk_options *options, acre_vk **out)
         vk->category_count = vk->ledger.category_count;
         sort_priorities(vk);
         vk_types_init(vk);
-        vk->shared_pools = vk->memory.memoryTypeCount * vk->kinds * vk->priority_count;
+        vk->shared_pools = vk->memory.memoryTypeCount * vk->kinds * GROUP_COUNT * vk->priority_count;
         vk->pool_slots = vk->shared_pools + POOLS_OF_ONES_OWN;
         vk_retire_init(vk);
         vk_budgets_init(vk, options);

@@ -114,6 +114,7 @@ typedef struct vk_page {
     vk_pool *pool; /* acre_vk.alone for pages of a single block */
     uint32_t memory_type, heap;
     uint32_t origin; /* granule of the core where it starts */
+    uint32_t node;   /* of a page that is gone: what covers its range */
     bool shared;     /* in a core */
     bool imported;
     bool exported;
@@ -130,11 +131,9 @@ typedef struct vk_page {
     uint64_t seen_bytes;
 } vk_page;
 
-/* A range of the core whose page is gone. */
-typedef struct vk_gone {
-    struct vk_gone *next;
-    uint32_t node, origin, granules;
-} vk_gone;
+/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. */
+enum vk_group { GROUP_SMALL, GROUP_LARGE, GROUP_COUNT };
+#define GROUP_SMALL_BYTES_MAX ((uint64_t)64 << 10)
 
 /* Which neighbours a block may have, where bufferImageGranularity is larger than a granule. */
 enum vk_kind { KIND_LINEAR, KIND_OPTIMAL, KIND_UNKNOWN };
@@ -156,6 +155,7 @@ struct acre_vk_pool {
     acre_vk *vk;
     uint32_t index, memory_type, heap;
     float priority;
+    enum vk_group group;
     bool own; /* acre_vk_pool */
     bool exported;
     uint64_t page_bytes; /* of every page; 0: they grow */
@@ -172,7 +172,7 @@ struct acre_vk_pool {
     uint32_t page_count;
     uint64_t bytes;   /* of pages */
     uint64_t gone_granules;
-    vk_gone *gone;
+    vk_page *gone; /* list of records whose memory was given back; the next page of that size takes the place */
     vk_page **units; /* [origin >> UNIT_LOG2] the page that starts there or reaches into it */
     uint32_t unit_count;
     empty_list empties;
@@ -246,7 +246,8 @@ typedef struct vk_type_list {
 typedef struct vk_timeline {
     uint64_t id;     /* count << 16 | slot of the table */
     uint64_t handle; /* VkFence or VkSemaphore */
-    uint32_t waiting; /* blocks; 0: the slot is free */
+    uint32_t waiting; /* blocks */
+    uint32_t asking;  /* threads that are in the driver with the handle; 0, and waiting 0: the slot is free */
     bool semaphore;
     bool passed; /* the program said so: no longer found by its handle */
 } vk_timeline;
@@ -305,6 +306,7 @@ struct acre_vk {
     vk_timeline *timelines;
     uint32_t timeline_capacity;
     uint64_t timeline_ids;
+    _Atomic uint32_t asking; /* sum over timelines */
 
     lock shortage_lock;
     bool had_shortage;
@@ -393,10 +395,11 @@ uint64_t vk_flush(acre_vk *vk, vk_pool *pool, bool old);
 /* Driver memory with a hold in the ledger: all or nothing. next: pNext chain or NULL. why->category: whose request. */
 acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uint64_t bytes, const void *next,
                            float priority, bool exceed, bool imported, vk_page **page, acre_gpu_shortage *why);
-/* Gives driver memory and record back. */
+/* Gives driver memory back, and the record, unless that stays in pool->gone. */
 void vk_memory_free(acre_vk *vk, vk_page *page);
-/* Under pool->lock: a block from a hole; NULL: none. FREE state is left to the caller. */
-vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment);
+void vk_memory_give_back(acre_vk *vk, VkDeviceMemory memory, uint32_t heap, uint64_t bytes);
+/* Under pool->lock: a block from a hole. NULL: there is none; with *no_record, no memory for its record. */
+vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment, bool *no_record);
 /* A block from a page that is made for it, or that another thread has made meanwhile. */
 acre_status vk_pool_grow(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment, bool exceed,
                          vk_block **block, acre_gpu_shortage *why);
@@ -421,13 +424,19 @@ static inline void vk_maintain_sometimes(acre_vk *vk)
     if (unlikely((++vk_thread_misses & 15) == 0)) vk_maintain(vk, false);
 }
 /* The pool of a type, made when needed; NULL: no memory. */
-vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32_t category);
+vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint64_t bytes, uint32_t category);
 vk_pool *vk_pool_make(acre_vk *vk, uint32_t index, uint32_t memory_type);
 void vk_pool_end(acre_vk *vk, vk_pool *pool);
-static inline uint32_t vk_pool_index(const acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32_t category)
+static inline enum vk_group vk_group_of(uint64_t bytes)
+{
+    return bytes <= GROUP_SMALL_BYTES_MAX ? GROUP_SMALL : GROUP_LARGE;
+}
+static inline uint32_t vk_pool_index(const acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint64_t bytes,
+                                     uint32_t category)
 {
     uint32_t k = kind == KIND_OPTIMAL && vk->kinds == 2;
-    return (memory_type * vk->kinds + k) * vk->priority_count + vk->priority_of_category[category];
+    uint32_t group = (memory_type * vk->kinds + k) * GROUP_COUNT + vk_group_of(bytes);
+    return group * vk->priority_count + vk->priority_of_category[category];
 }
 
 /* --- vk_budget.c ------------------------------------------------------------------------------------------------ */

@@ -15,11 +15,18 @@ enum {
     MAINTAIN_MS_MAX = 100,
     BUDGET_MS = 100,
     NAMED_ALIGN_MIN = 1024,
+    NODES_OF_A_BLOCK = 2, /* that coalesce_alloc may need */
     CACHED_PART = 8, /* of live bytes, in each shard */
 };
 #define CACHED_BYTES_MIN (256 * KIB)
 #define CACHED_BYTES_MAX (32 * MIB)
 #define PAGE_STEP ((uint64_t)64 << 10)
+/* Side by side with an allocator that starts at 32 MiB and doubles, these hold less at every peak. */
+#define SMALL_PAGE_BYTES_MIN (4 * MIB)
+#define SMALL_PAGE_BYTES_MAX (32 * MIB)
+#define LARGE_PAGE_BYTES_MIN (16 * MIB)
+#define LARGE_PAGE_BYTES_MAX (64 * MIB)
+#define PAGE_BYTES_MAX (256 * MIB)
 
 /* --- driver memory ---------------------------------------------------------------------------------------------- */
 
@@ -111,13 +118,18 @@ free_page:
     return status;
 }
 
-void vk_memory_free(acre_vk *vk, vk_page *page)
+void vk_memory_give_back(acre_vk *vk, VkDeviceMemory memory, uint32_t heap, uint64_t bytes)
 {
     /* The driver unmaps what is mapped. */
-    vk->call.FreeMemory(vk->device, page->memory, vk->callbacks_or_null);
+    vk->call.FreeMemory(vk->device, memory, vk->callbacks_or_null);
     atomic_fetch_sub_explicit(&vk->driver_allocations, 1, memory_order_relaxed);
-    gpu_ledger_unhold(&vk->ledger, page->heap, page->bytes);
-    gpu_ledger_driver_call(&vk->ledger, page->heap, -1);
+    gpu_ledger_unhold(&vk->ledger, heap, bytes);
+    gpu_ledger_driver_call(&vk->ledger, heap, -1);
+}
+
+void vk_memory_free(acre_vk *vk, vk_page *page)
+{
+    vk_memory_give_back(vk, page->memory, page->heap, page->bytes);
     arena_free(page, sizeof *page);
 }
 
@@ -199,7 +211,7 @@ static bool start(vk_pool *pool, uint64_t alignment)
 static void stop(vk_pool *pool)
 {
     while (pool->gone != NULL) {
-        vk_gone *g = pool->gone;
+        vk_page *g = pool->gone;
         pool->gone = g->next;
         arena_free(g, sizeof *g);
     }
@@ -234,9 +246,9 @@ void vk_pool_end(acre_vk *vk, vk_pool *pool)
     arena_free(pool, sizeof *pool);
 }
 
-vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32_t category)
+vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint64_t bytes, uint32_t category)
 {
-    uint32_t index = vk_pool_index(vk, memory_type, kind, category);
+    uint32_t index = vk_pool_index(vk, memory_type, kind, bytes, category);
     vk_pool *pool = __atomic_load_n(&vk->pools[index], __ATOMIC_ACQUIRE);
     if (likely(pool != NULL)) return pool;
     lock_acquire(&vk->pools_lock);
@@ -245,6 +257,7 @@ vk_pool *vk_pool_of(acre_vk *vk, uint32_t memory_type, enum vk_kind kind, uint32
         pool = vk_pool_make(vk, index, memory_type);
         if (pool != NULL) {
             pool->priority = vk->priorities[vk->priority_of_category[category]];
+            pool->group = vk_group_of(bytes);
             __atomic_store_n(&vk->pools[index], pool, __ATOMIC_RELEASE);
         }
     }
@@ -302,10 +315,10 @@ static bool insert_page(acre_vk *vk, vk_pool *pool, vk_page *page, uint64_t alig
 {
     if (!pool->started && !start(pool, alignment)) return false;
     uint32_t granules = granules_of(page);
-    vk_gone **link = &pool->gone;
-    while (*link != NULL && (*link)->granules != granules) link = &(*link)->next;
+    vk_page **link = &pool->gone;
+    while (*link != NULL && (*link)->bytes != page->bytes) link = &(*link)->next;
     if (*link != NULL) {
-        vk_gone *gone = *link;
+        vk_page *gone = *link;
         *link = gone->next;
         page->origin = gone->origin;
         (void)coalesce_free(&pool->core, gone->node);
@@ -328,13 +341,12 @@ static bool insert_page(acre_vk *vk, vk_pool *pool, vk_page *page, uint64_t alig
 }
 
 /* An empty page leaves the core: its hole becomes a used node. The core hands out the exact fit with the lowest offset,
- * so holes of this very size before it are taken first and given back. False: no memory. */
-static bool remove_page(acre_vk *vk, vk_pool *pool, vk_page *page)
+ * so holes of this very size before it are taken first and given back; a whole hole needs no new node, so nothing can
+ * fail. The record stays with the range. */
+static void remove_page(acre_vk *vk, vk_pool *pool, vk_page *page)
 {
-    vk_gone *gone = arena_alloc(sizeof *gone);
-    if (gone == NULL) return false;
-    uint32_t granules = granules_of(page), offset, others = 0, node;
-    while ((node = coalesce_alloc(&pool->core, granules, 0, &offset)) != 0 && offset != page->origin) {
+    uint32_t offset, others = 0, node;
+    while ((node = coalesce_alloc(&pool->core, granules_of(page), 0, &offset)) != 0 && offset != page->origin) {
         coalesce_set_tag(&pool->core, node, others);
         others = node;
     }
@@ -343,26 +355,31 @@ static bool remove_page(acre_vk *vk, vk_pool *pool, vk_page *page)
         (void)coalesce_free(&pool->core, others);
         others = next;
     }
-    if (node == 0) {
-        arena_free(gone, sizeof *gone);
-        return false;
-    }
-    *gone = (vk_gone){pool->gone, node, page->origin, granules};
-    pool->gone = gone;
-    pool->gone_granules += granules;
+    page->node = node;
+    pool->gone_granules += granules_of(page);
     set_units(pool, page, NULL);
     vk_page_unlink(pool, page);
     empty_remove(&pool->empties, &page->empty);
     gpu_ledger_empty(&vk->ledger, pool->heap, page->bytes, false);
+    page->next = pool->gone;
+    pool->gone = page;
     if (pool->page_count == 0) stop(pool);
-    return true;
 }
 
-vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment)
+vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment, bool *no_record)
 {
+    coalesce *core = &pool->core;
+    *no_record = false;
     if (unlikely(!pool->started)) return NULL;
     vk_block *b = vk_block_take(vk, pool);
-    if (unlikely(b == NULL)) return NULL;
+    if (unlikely(b == NULL ||
+                 (core->spare_count < NODES_OF_A_BLOCK &&
+                  !coalesce_reserve_nodes(core, core->node_capacity + core->node_capacity / 2) &&
+                  !coalesce_reserve_nodes(core, core->node_capacity + NODES_OF_A_BLOCK - core->spare_count)))) {
+        if (b != NULL) vk_block_give(pool, b);
+        *no_record = true;
+        return NULL;
+    }
     uint32_t offset, granules = (uint32_t)((bytes + GRANULE - 1) >> GRANULE_LOG2);
     unsigned align_log2 = alignment > GRANULE ? bits_lowest(alignment) - GRANULE_LOG2 : 0;
     if (align_log2 <= pool->even_log2) align_log2 = 0; /* every hole is */
@@ -411,12 +428,18 @@ void vk_pool_give(acre_vk *vk, vk_pool *pool, uint32_t chain)
 
 /* --- growing ---------------------------------------------------------------------------------------------------- */
 
-static void page_bounds(const acre_vk *vk, uint32_t heap, uint64_t *least, uint64_t *most)
+/* From `least` on, half of what the pool holds, up to `most`; who holds very much gets an eighth of it at once. */
+static void page_bounds(const acre_vk *vk, const vk_pool *pool, uint64_t *least, uint64_t *most)
 {
-    uint64_t size = vk->memory.memoryHeaps[heap].size, eighth = size / 8;
-    uint64_t by_heap = size >= GIB ? 64 * MIB : eighth < PAGE_STEP ? PAGE_STEP : (uint64_t)1 << bits_highest(eighth);
-    *most = vk->page_bytes_max != 0 ? vk->page_bytes_max : by_heap;
-    *least = vk->page_bytes_min != 0 ? vk->page_bytes_min : by_heap / 16;
+    bool small = pool->group == GROUP_SMALL && !pool->own;
+    uint64_t eighth = vk->memory.memoryHeaps[pool->heap].size / 8;
+    uint64_t by_heap = eighth < PAGE_STEP ? PAGE_STEP : (uint64_t)1 << bits_highest(eighth);
+    uint64_t wanted_most = small ? SMALL_PAGE_BYTES_MAX : LARGE_PAGE_BYTES_MAX;
+    while (wanted_most <= pool->bytes / 16 && wanted_most < PAGE_BYTES_MAX) wanted_most *= 2;
+    uint64_t wanted_least = small ? SMALL_PAGE_BYTES_MIN : LARGE_PAGE_BYTES_MIN;
+    *most = vk->page_bytes_max != 0 ? vk->page_bytes_max : wanted_most < by_heap ? wanted_most : by_heap;
+    *least = vk->page_bytes_min != 0 ? vk->page_bytes_min : wanted_least < by_heap / 4 ? wanted_least : by_heap / 4;
+    if (*least > *most) *least = *most;
     if (*least < PAGE_STEP) *least = PAGE_STEP;
     if (*most < *least) *most = *least;
 }
@@ -425,7 +448,7 @@ static uint64_t next_page_bytes(const acre_vk *vk, const vk_pool *pool, uint64_t
 {
     if (pool->page_bytes != 0) return pool->page_bytes;
     uint64_t least, most, wanted = pool->bytes / 2;
-    page_bounds(vk, pool->heap, &least, &most);
+    page_bounds(vk, pool, &least, &most);
     wanted = wanted < least ? least : wanted > most ? most : (uint64_t)1 << bits_highest(wanted);
     return align_up(wanted < bytes ? bytes : wanted, PAGE_STEP);
 }
@@ -467,11 +490,12 @@ acre_status vk_pool_grow(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t al
     /* A page may be gone again before it serves: its pool shrinks for somebody else. */
     for (int attempt = 0; status == ACRE_OK && attempt < 3; attempt++) {
         lock_acquire(&pool->lock);
-        *block = vk_pool_take(vk, pool, bytes, alignment);
+        bool no_record;
+        *block = vk_pool_take(vk, pool, bytes, alignment, &no_record);
         uint64_t page_bytes = next_page_bytes(vk, pool, bytes);
         bool full = pool->page_count_max != 0 && pool->page_count >= pool->page_count_max;
         lock_release(&pool->lock);
-        if (*block != NULL || full) break;
+        if (*block != NULL || full || no_record) break;
         uint64_t least = pool->page_bytes != 0 ? pool->page_bytes : align_up(bytes, PAGE_STEP);
         status = add_page(vk, pool, page_bytes, least, alignment, exceed, why);
     }
@@ -500,12 +524,18 @@ uint64_t vk_pool_shrink(acre_vk *vk, vk_pool *pool, const empty_policy *policy, 
             uint64_t live = ((uint64_t)pool->core.used - pool->gone_granules) << GRANULE_LOG2;
             empty_item *item = empty_excess(&pool->empties, policy, live, over > given ? over - given : 0, vk_now(vk));
             if (item != NULL) page = (vk_page *)(void *)((char *)item - offsetof(vk_page, empty));
-            if (page != NULL && !remove_page(vk, pool, page)) page = NULL;
+        }
+        VkDeviceMemory memory = VK_NULL_HANDLE;
+        uint64_t bytes = 0;
+        if (page != NULL) {
+            memory = page->memory;
+            bytes = page->bytes;
+            remove_page(vk, pool, page); /* the record may be gone at once */
         }
         lock_release(&pool->lock);
         if (page == NULL) return given;
-        given += page->bytes;
-        vk_memory_free(vk, page);
+        given += bytes;
+        vk_memory_give_back(vk, memory, pool->heap, bytes);
     }
 }
 

@@ -3,7 +3,10 @@
  * retire.h keeps the queues; here is what it asks: whether a fence is signaled, how far a timeline semaphore got. A
  * fence is a timeline with one value, 1, for as long as something waits for it: when its last block is free, or the
  * program says that it has passed, its number is over, and a later free with the same VkFence gets a new one. A lost
- * device uses nothing any more, so everything counts as reached. */
+ * device uses nothing any more, so everything counts as reached.
+ *
+ * A program may destroy a fence once its blocks were collected, by whatever thread. Another one may be in the driver
+ * with that fence, so who collects waits for it: a call that says that nothing is pending leaves nobody behind. */
 #include "gpu/vk_internal.h"
 
 enum { SLOT_BITS = 16, TIMELINES_AT_FIRST = 16 };
@@ -12,13 +15,41 @@ static uint32_t slot_of(uint64_t id) { return (uint32_t)id & ((1u << SLOT_BITS) 
 
 /* --- what retire.h asks ----------------------------------------------------------------------------------------- */
 
-/* A copy, since the table may move; false: gone. */
-static bool look_up(acre_vk *vk, uint64_t id, vk_timeline *copy)
+/* A copy, since the table may move. False: nobody needs to ask. True: done_asking follows. */
+static bool start_asking(acre_vk *vk, uint64_t id, vk_timeline *copy)
 {
     lock_acquire(&vk->timeline_lock);
-    *copy = vk->timelines[slot_of(id)];
+    vk_timeline *t = &vk->timelines[slot_of(id)];
+    bool ask = t->id == id && t->waiting != 0 && !t->passed;
+    if (ask) {
+        *copy = *t;
+        t->asking++;
+        atomic_fetch_add_explicit(&vk->asking, 1, memory_order_relaxed);
+    }
     lock_release(&vk->timeline_lock);
-    return copy->id == id && copy->waiting != 0;
+    return ask;
+}
+
+static void done_asking(acre_vk *vk, uint64_t id)
+{
+    lock_acquire(&vk->timeline_lock);
+    vk->timelines[slot_of(id)].asking--;
+    atomic_fetch_sub_explicit(&vk->asking, 1, memory_order_release);
+    lock_release(&vk->timeline_lock);
+}
+
+/* Until no thread is in the driver with a fence or semaphore that nothing waits for. */
+static void settle(acre_vk *vk)
+{
+    while (atomic_load_explicit(&vk->asking, memory_order_acquire) != 0) {
+        bool left_behind = false;
+        lock_acquire(&vk->timeline_lock);
+        for (uint32_t i = 0; i < vk->timeline_capacity; i++)
+            left_behind |= vk->timelines[i].asking != 0 && (vk->timelines[i].waiting == 0 || vk->timelines[i].passed);
+        lock_release(&vk->timeline_lock);
+        if (!left_behind) return;
+        os_yield();
+    }
 }
 
 static bool reached(void *context, uint64_t id, uint64_t *value)
@@ -26,16 +57,16 @@ static bool reached(void *context, uint64_t id, uint64_t *value)
     acre_vk *vk = context;
     vk_timeline t;
     *value = UINT64_MAX;
-    if (!look_up(vk, id, &t) || t.passed) return true;
+    if (!start_asking(vk, id, &t)) return true;
     VkResult result;
     if (t.semaphore) {
         result = vk->call.GetSemaphoreCounterValue(vk->device, (VkSemaphore)t.handle, value);
     } else {
         result = vk->call.GetFenceStatus(vk->device, (VkFence)t.handle);
         *value = result == VK_SUCCESS ? 1 : 0;
-        if (result == VK_NOT_READY) return true;
     }
-    if (result == VK_SUCCESS) return true;
+    done_asking(vk, id);
+    if (result == VK_SUCCESS || result == VK_NOT_READY) return true;
     (void)vk_status(vk, result);
     *value = UINT64_MAX;
     return result == VK_ERROR_DEVICE_LOST;
@@ -45,7 +76,7 @@ static bool wait_for(void *context, uint64_t id, uint64_t value, uint64_t timeou
 {
     acre_vk *vk = context;
     vk_timeline t;
-    if (!look_up(vk, id, &t) || t.passed) return true;
+    if (!start_asking(vk, id, &t)) return true;
     VkResult result;
     if (t.semaphore) {
         VkSemaphore semaphore = (VkSemaphore)t.handle;
@@ -58,6 +89,7 @@ static bool wait_for(void *context, uint64_t id, uint64_t value, uint64_t timeou
         VkFence fence = (VkFence)t.handle;
         result = vk->call.WaitForFences(vk->device, 1, &fence, VK_TRUE, timeout_ns);
     }
+    done_asking(vk, id);
     if (result == VK_SUCCESS) return true;
     if (result != VK_TIMEOUT) (void)vk_status(vk, result);
     return result == VK_ERROR_DEVICE_LOST;
@@ -99,7 +131,7 @@ static vk_timeline *timeline_of(acre_vk *vk, acre_vk_point point)
     for (uint32_t i = 0; i < vk->timeline_capacity; i++) {
         vk_timeline *t = &vk->timelines[i];
         if (t->waiting == 0) {
-            if (unused == NULL) unused = t;
+            if (unused == NULL && t->asking == 0) unused = t;
         } else if (t->handle == handle && t->semaphore == semaphore && !t->passed) {
             return t;
         }
@@ -242,6 +274,7 @@ acre_status acre_vk_fence_passed(acre_vk *vk, VkFence fence)
     }
     lock_release(&vk->timeline_lock);
     if (found) (void)retire_poll(&vk->retire);
+    settle(vk);
     return ACRE_OK;
 }
 
@@ -251,6 +284,7 @@ uint64_t acre_vk_collect(acre_vk *vk)
 {
     if (vk == NULL) return 0;
     uint64_t freed = is_pending(vk) ? retire_poll(&vk->retire) : 0;
+    settle(vk);
     vk_maintain(vk, true);
     return freed;
 }
@@ -258,13 +292,17 @@ uint64_t acre_vk_collect(acre_vk *vk)
 acre_status acre_vk_wait(acre_vk *vk, uint64_t timeout_ns)
 {
     if (vk == NULL) return ACRE_INVALID_ARGUMENT;
-    return !is_pending(vk) || retire_wait(&vk->retire, timeout_ns) || !is_pending(vk) ? ACRE_OK : ACRE_BUSY;
+    bool some = !is_pending(vk) || retire_wait(&vk->retire, timeout_ns) || !is_pending(vk);
+    settle(vk);
+    return some ? ACRE_OK : ACRE_BUSY;
 }
 
 acre_status acre_vk_drain(acre_vk *vk, uint64_t timeout_ns)
 {
     if (vk == NULL) return ACRE_INVALID_ARGUMENT;
-    return !is_pending(vk) || retire_drain(&vk->retire, timeout_ns) || !is_pending(vk) ? ACRE_OK : ACRE_BUSY;
+    bool all = !is_pending(vk) || retire_drain(&vk->retire, timeout_ns) || !is_pending(vk);
+    settle(vk);
+    return all ? ACRE_OK : ACRE_BUSY;
 }
 
 uint64_t acre_vk_next_collect_ms(acre_vk *vk)

@@ -44,6 +44,7 @@ typedef struct driver {
     uint64_t failures;
     const char *misuse;                /* what it was asked that nobody may ask */
     atomic_bool hold_maps;             /* map does not come back while this is set */
+    atomic_bool hold_unmaps;
     atomic_uint held;                  /* threads that stand there */
 } driver;
 
@@ -115,15 +116,19 @@ static spot *spot_of(const paged_binding *binding)
     return &gpu.spots[*(const int *)binding->range][binding->offset / PAGE % RANGE_PAGES];
 }
 
+static void hold_while(atomic_bool *held)
+{
+    if (!atomic_load(held)) return;
+    atomic_fetch_add(&gpu.held, 1);
+    while (atomic_load(held)) os_yield();
+    atomic_fetch_sub(&gpu.held, 1);
+}
+
 static uint32_t map(void *context, const paged_binding *bindings, uint32_t count, paged_failure *failure)
 {
     uint32_t done = 0;
     (void)context;
-    if (atomic_load(&gpu.hold_maps)) {
-        atomic_fetch_add(&gpu.held, 1);
-        while (atomic_load(&gpu.hold_maps)) os_yield();
-        atomic_fetch_sub(&gpu.held, 1);
-    }
+    hold_while(&gpu.hold_maps);
     pthread_mutex_lock(&gpu.mutex);
     for (; done < count; done++) {
         if (fails(failure, ACRE_SYSTEM, "map")) break;
@@ -142,6 +147,7 @@ static uint32_t unmap(void *context, const paged_binding *bindings, uint32_t cou
 {
     uint32_t done = 0;
     (void)context;
+    hold_while(&gpu.hold_unmaps);
     pthread_mutex_lock(&gpu.mutex);
     for (; done < count; done++) {
         if (fails(failure, ACRE_SYSTEM, "unmap")) break;
@@ -1158,6 +1164,42 @@ static void a_growth_that_fails_is_undone_though_nodes_ran_out_meanwhile(void **
     fake_os_remove();
 }
 
+static void *trim_all(void *context)
+{
+    paged_store_trim(&store, 0, context);
+    return NULL;
+}
+
+static void a_block_comes_and_goes_while_its_pages_are_being_given_back(void **state)
+{
+    (void)state;
+    for (int unmap_fails = 0; unmap_fails < 2; unmap_fails++) {
+        set_up();
+        paged_block a = take(0, 2 * PAGE), block;
+        give(0, &a);
+        atomic_store(&gpu.hold_unmaps, true);
+        paged_failure trimmed, failure;
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, trim_all, &trimmed), 0);
+        while (atomic_load(&gpu.held) == 0) os_yield();
+        gpu.pages_max = 2;
+        paged_request request = {.bytes = 4 * PAGE}; /* over the two that are on their way out, and two more */
+        assert_int_equal(paged_alloc(&ranges[0], &request, &block, &failure), ACRE_NO_MEMORY);
+        assert_string_equal(failure.call, "create");
+        check_quiet();
+        if (unmap_fails) fail_from(1, 1);
+        atomic_store(&gpu.hold_unmaps, false);
+        pthread_join(thread, NULL);
+        assert_int_equal(trimmed.status, unmap_fails ? ACRE_SYSTEM : ACRE_OK);
+        assert_int_equal(gpu.pages, unmap_fails ? 2 : 0);
+        check();
+        gpu.pages_max = 0;
+        block = take(0, 4 * PAGE);
+        give(0, &block);
+        tear_down();
+    }
+}
+
 enum { WORKER_BLOCKS = 24, WORKER_OPERATIONS = 12000 };
 
 static void *work(void *context)
@@ -1245,6 +1287,7 @@ int main(void)
         cmocka_unit_test(random_operations_agree_with_a_plain_model),
         cmocka_unit_test(a_hit_goes_on_while_the_driver_works_and_who_needs_its_page_waits),
         cmocka_unit_test(a_growth_that_fails_is_undone_though_nodes_ran_out_meanwhile),
+        cmocka_unit_test(a_block_comes_and_goes_while_its_pages_are_being_given_back),
         cmocka_unit_test(threads_never_get_each_others_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
