@@ -415,8 +415,8 @@ static void every_driver_call_may_fail_for_no_known_reason(void **state)
     every_driver_call_may_fail_with(VK_ERROR_UNKNOWN);
 }
 
-/* Takes what the arena has at hand, and more until it has `left` bytes of its last commit, so that a life has to ask the
- * system, sooner or later. */
+/* Takes what the arena has at hand, and more until it has `left` bytes of its last commit, so that a life has to ask
+ * the system, sooner or later. */
 enum { ARENA_STEP_BYTES = 256 << 10 };
 static struct hoard { struct hoard *next; size_t bytes; } *hoard;
 static size_t take_hoard(size_t bytes)
@@ -447,9 +447,9 @@ static void give_hoard_back(void)
 }
 
 /* Fails on 473f8e6, in script_pools: (1) vk_pool_take answers NULL when there is no record for the block, which
- * vk_pool_grow takes for a lack of room, so every such request takes one page more from the driver; (2) remove_page needs memory
- * (vk_gone), so acre_vk_pool_destroy ends with pages in the pool, and its slot goes to the next pool of whatever memory
- * type with them. Fix: (1) tell the two apart; (2) let the vk_page itself be the record of what is gone. */
+ * vk_pool_grow takes for a lack of room, so every such request takes one page more from the driver; (2) remove_page
+ * needs memory (vk_gone), so acre_vk_pool_destroy ends with pages in the pool, and its slot goes to the next pool, of
+ * whatever memory type, with them. Fix: (1) tell the two apart; (2) let the vk_page itself be the record of what is gone. */
 static void the_system_may_have_no_memory_at_any_time(void **state)
 {
     (void)state;
