@@ -71,7 +71,8 @@ acre_status vk_place_like(acre_vk *vk, uint64_t handle, vk_page_is_closed *is_cl
     uint32_t heap = page->heap;
 
     lock_acquire(&pool->lock);
-    while ((b = vk_pool_take(vk, pool, bytes, alignment)) != NULL) {
+    bool no_record;
+    while ((b = vk_pool_take(vk, pool, bytes, alignment, &no_record)) != NULL) {
         /* The only block of its page: the page was empty. */
         if (b->page->block_count > 1 && !is_closed(context, b->page)) break;
         swallow_hole(pool, b);
