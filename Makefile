@@ -10,7 +10,7 @@ NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-con
 	/usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers \
 	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
 
-.PHONY: build run test debug asan tsan soak oracle bench bench-docs install clean help needs-build needs-test
+.PHONY: build run test debug asan tsan soak oracle bench bench-docs example-textures install clean help needs-build needs-test
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
 	@$(CMAKE_BUILD) release
@@ -46,6 +46,9 @@ bench: build ## acre against its peers (bench/README.md; ARGS=--quick for a look
 
 bench-docs: build ## the same, and the figures and the picture go into docs/
 	@bench/run.sh --docs $(ARGS)
+
+example-textures: needs-build ## a flight over streamed textures through a fixed budget, on Vulkan; frames and chart
+	@examples/textures/run.sh $(ARGS)
 
 install: build ## into PREFIX (default /usr/local); DESTDIR is respected
 	@cmake --install build --prefix $(PREFIX)

@@ -336,6 +336,7 @@ acre_status vk_alloc(acre_vk *vk, const vk_want *want, acre_vk_allocation *a)
     s->hits++;
     vk_shard_leave(s);
     b->flags = (uint8_t)(r->flags & ACRE_VK_MAPPED); /* == BLOCK_MAPPED */
+    b->aligned_log2 = (uint16_t)bits_lowest(alignment);
     if (unlikely(b->flags && atomic_load_explicit(&b->page->mapped, memory_order_acquire) == NULL))
         return finish(vk, want, b, a);
     go_live(vk, b, r, a);
@@ -422,9 +423,15 @@ void vk_block_release(acre_vk *vk, vk_block *b)
     if (b->flags & BLOCK_NAMED) arena_free(b->name, ACRE_GPU_NAME_MAX + 1);
     if (b->flags & BLOCK_HAS_BUFFER) vk->call.DestroyBuffer(vk->device, (VkBuffer)b->resource, vk->callbacks_or_null);
     if (b->flags & BLOCK_HAS_IMAGE) vk->call.DestroyImage(vk->device, (VkImage)b->resource, vk->callbacks_or_null);
+    bool cold = (b->flags & BLOCK_COLD) != 0;
     b->flags &= BLOCK_ALONE;
     if (b->page == NULL || (b->flags & BLOCK_ALONE)) {
         release_alone(vk, b);
+        return;
+    }
+    if (cold) {
+        b->next = 0;
+        vk_pool_give(vk, b->page->pool, b->index + 1);
         return;
     }
     uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);
