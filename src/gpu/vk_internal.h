@@ -47,7 +47,8 @@ typedef struct acre_vk_pool vk_pool; /* those of the program and the shared ones
     X(GetBufferMemoryRequirements2, "KHR") X(GetImageMemoryRequirements2, "KHR")                            \
     X(GetDeviceBufferMemoryRequirements, "KHR") X(GetDeviceImageMemoryRequirements, "KHR")                  \
     X(GetSemaphoreCounterValue, "KHR") X(WaitSemaphores, "KHR") X(GetMemoryFdKHR, "")                       \
-    X(GetMemoryHostPointerPropertiesEXT, "")
+    X(GetMemoryHostPointerPropertiesEXT, "") X(GetPhysicalDeviceFeatures, "") X(QueueBindSparse, "")        \
+    X(GetImageSparseMemoryRequirements, "")
 
 typedef struct vk_functions {
 #define X(name) PFN_vk##name name;
@@ -78,7 +79,9 @@ enum block_flag {
     BLOCK_NAMED = 1 << 2,
     BLOCK_HAS_BUFFER = 1 << 3, /* pending only: `resource` goes with it */
     BLOCK_HAS_IMAGE = 1 << 4,
-    BLOCK_FREE_SLOWLY = BLOCK_ALONE | BLOCK_NAMED | BLOCK_HAS_BUFFER | BLOCK_HAS_IMAGE,
+    BLOCK_FIXED = 1 << 5, /* never moved by defragmentation: the library has bound it */
+    BLOCK_COLD = 1 << 6,  /* when free, it goes back into its page and into no cache */
+    BLOCK_FREE_SLOWLY = BLOCK_ALONE | BLOCK_NAMED | BLOCK_HAS_BUFFER | BLOCK_HAS_IMAGE | BLOCK_COLD,
 };
 
 /* handle == (generation << 4 | BLOCK_LIVE) << 32 | allocator id << 24 | index
@@ -89,7 +92,7 @@ typedef struct vk_block {
     uint32_t next;          /* of its bin or of the free blocks: index + 1; 0 = the last */
     uint8_t category;
     uint8_t flags;
-    uint16_t spare;
+    uint16_t aligned_log2;  /* what was asked for: its next place needs it, too */
     struct vk_page *page;  /* NULL: no memory, a resource that waits for the GPU */
     uint64_t offset, size; /* bytes in the page; size is what is charged */
     uint64_t tag;
@@ -128,9 +131,10 @@ typedef struct vk_page {
     uint64_t seen_bytes;
 } vk_page;
 
-/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. */
+/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. One bound,
+ * and a low one: every group more is memory that the others cannot use when what is asked for changes. */
 enum vk_group { GROUP_SMALL, GROUP_LARGE, GROUP_COUNT };
-#define GROUP_SMALL_BYTES_MAX ((uint64_t)64 << 10)
+#define GROUP_SMALL_BYTES_MAX ((uint64_t)16 << 10)
 
 /* Which neighbours a block may have, where bufferImageGranularity is larger than a granule. */
 enum vk_kind { KIND_LINEAR, KIND_OPTIMAL, KIND_UNKNOWN };
@@ -183,6 +187,8 @@ enum {
     CLASS_STEP_LOG2 = 4, /* 16 classes per doubling: at most 1/16 of a block is more than was asked for */
     CLASS_COUNT = 192,   /* below 2 MiB */
     CLASS_LOOK = 4,      /* blocks of a bin that a request looks at */
+    EVICTED_MAX = 8,     /* at once by a free, so that no free is slow */
+    AGED_MAX = 1024,     /* at once by age */
 };
 #define CREDIT_BYTES_MAX ((uint64_t)4 << 20)
 
@@ -381,8 +387,9 @@ vk_bins *vk_bins_make(vk_shard *s, uint32_t pool);
 vk_block *vk_bins_pop(acre_vk *vk, vk_shard *s, vk_bins *bins, uint32_t cls, uint64_t size, uint64_t alignment);
 /* The block, CACHED, is kept. False: no room. In the shard. */
 bool vk_bins_push(acre_vk *vk, vk_shard *s, vk_pool *pool, vk_block *block);
-/* Takes blocks of at least `bytes` off and returns the first of their chain (index + 1). In the shard. */
-uint32_t vk_bins_evict(acre_vk *vk, vk_shard *s, vk_bins *bins, uint64_t bytes);
+/* Takes blocks of at least `bytes` off, or `count` of them, and returns the first of their chain (index + 1). In the
+ * shard. */
+uint32_t vk_bins_evict(acre_vk *vk, vk_shard *s, vk_bins *bins, uint64_t bytes, uint32_t count);
 /* Gives what the bins of all shards hold for this pool back to it; NULL: for every pool. `old` only what nobody needed
  * since the last time. Returns the bytes. Outside of shards and locks. */
 uint64_t vk_flush(acre_vk *vk, vk_pool *pool, bool old);
