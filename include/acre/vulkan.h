@@ -77,7 +77,7 @@ typedef struct acre_vk_options {
     uint64_t heap_budgets[VK_MAX_MEMORY_HEAPS];           /* held at most of each heap; 0 = what the driver says with
                                                            * VK_EXT_memory_budget, else 80% of the heap */
     uint64_t page_bytes_min;                              /* the first page; 0 = 4 MiB for small blocks, 16 MiB for
-                                                           * those over 64 KiB, at most 1/32 of the heap */
+                                                           * those over 16 KiB, at most 1/32 of the heap */
     uint64_t page_bytes_max;                              /* later ones grow up to it; 0 = 32 and 64 MiB, or 1/8 of
                                                            * what is held up to 256 MiB, at most 1/8 of the heap */
     uint64_t empty_bytes_max;                             /* kept empty at most, per memory type; 0 = any,
@@ -234,8 +234,8 @@ ACRE_API acre_status acre_vk_set_tag(acre_vk *vk, uint64_t handle, uint64_t tag)
 /* NO_MEMORY: the name is as it was. NULL: none. */
 ACRE_API acre_status acre_vk_set_name(acre_vk *vk, uint64_t handle, const char *name);
 /* Two live blocks of equal size, memory type and pool trade places: each handle names the other's memory from now on.
- * For moves: allocate, copy, swap, free the new handle after the copy. INVALID_ARGUMENT: they differ, are dedicated or
- * mapped. */
+ * For moves: allocate with the same requirements, copy, swap, free the new handle after the copy. INVALID_ARGUMENT:
+ * they differ, are dedicated or mapped. */
 ACRE_API acre_status acre_vk_swap(acre_vk *vk, uint64_t handle, uint64_t other);
 
 /* --- the CPU's side --------------------------------------------------------------------------------------------- */
@@ -292,8 +292,9 @@ ACRE_API acre_status acre_vk_merge_requirements(VkMemoryRequirements *requiremen
  * it. NOT_SUPPORTED, INVALID_ARGUMENT (not made for it), SYSTEM. */
 ACRE_API acre_status acre_vk_export_fd(acre_vk *vk, uint64_t handle, int *fd);
 /* Memory behind an opaque file descriptor of the same driver, `bytes` and memory type as at its export (page_bytes and
- * memory_type there). On success the descriptor belongs to the driver. The block is freed like any other. buffer or
- * image: what will be bound to it, if the exporter's memory was made for such a one; else both VK_NULL_HANDLE. */
+ * memory_type there). On success, and if after it ACRE_VK_MAPPED fails, the descriptor belongs to the driver. The block
+ * is freed like any other. buffer or image: what will be bound to it, if the exporter's memory was made for such a one;
+ * else both VK_NULL_HANDLE. */
 ACRE_API acre_status acre_vk_import_fd(acre_vk *vk, int fd, VkDeviceSize bytes, uint32_t memory_type,
                                        const acre_vk_request *request, VkBuffer buffer, VkImage image,
                                        acre_vk_allocation *allocation);
@@ -312,7 +313,7 @@ typedef struct acre_vk_pool_options {
     acre_vk_request request;  /* usage, required, preferred, avoided, type_bits choose the memory type; EXPORT counts */
     uint64_t page_bytes;      /* every page has this size; 0 = they grow, as the shared ones do */
     uint32_t page_count_min;  /* made at creation and kept */
-    uint32_t page_count_max;  /* 0 = any; at most page_bytes of empties beyond the count go first */
+    uint32_t page_count_max;  /* a block that would need one more is ACRE_NO_MEMORY; 0 = any */
     float priority;           /* 0 = 0.5 */
     const char *name;         /* copied, cut at ACRE_GPU_NAME_MAX; NULL = "pool" */
 } acre_vk_pool_options;
@@ -337,7 +338,7 @@ ACRE_API acre_status acre_vk_category_stats(acre_vk *vk, uint32_t category, acre
 typedef struct acre_vk_stats {
     acre_gpu_heap_stats total;   /* budgets added up */
     uint64_t pages;              /* driver allocations that are shared; total.driver_allocations - pages are not */
-    uint64_t hits;               /* allocations served from the shards' caches; as of the last miss, roughly */
+    uint64_t hits;               /* allocations served from the shards' caches, so far */
     uint64_t cached_bytes;       /* freed blocks in the shards' caches; in total.hole_bytes */
     uint64_t bookkeeping_bytes;  /* of ordinary memory */
     bool device_lost;            /* the driver said so */

@@ -9,7 +9,7 @@
  *                           a new page (vk_pages.c)
  *                        then the report, on_limit, and all of it once more
  *   acre_vk_free ─ handle → block: live → cached in one exchange → this thread's shard
- *                      └ full: an eighth of the shard goes back to the pool's core under one lock
+ *                      └ full: some of the shard goes back to the pool's core under one lock
  *
  * A hit is two exchanges for a free and one for an allocation, and no line that another thread writes. */
 #include <string.h>
@@ -116,20 +116,22 @@ acre_status vk_alloc_alone(acre_vk *vk, const vk_want *want, uint32_t type, uint
     }
     if (!vk_charge(vk, r->category, heap, bytes, exceed)) return ACRE_OVER_BUDGET;
 
-    vk_page *page = NULL;
-    float priority = r->priority > 0 ? r->priority : vk->priorities[vk->priority_of_category[r->category]];
-    acre_status status =
-        vk_memory_make(vk, vk->alone, type, bytes, next, priority, exceed || imported, imported, &page, why);
-    if (status != ACRE_OK) goto discharge;
-
+    /* The driver last: what it imported cannot be handed back. */
     lock_acquire(&vk->alone->lock);
     vk_block *b = vk_block_take(vk, vk->alone);
-    if (b != NULL) vk_page_link(vk->alone, page);
     lock_release(&vk->alone->lock);
-    if (b == NULL) {
-        status = ACRE_NO_MEMORY;
-        goto free_memory;
-    }
+    vk_page *page = NULL;
+    acre_status status = ACRE_NO_MEMORY;
+    if (b == NULL) goto discharge;
+    float priority = r->priority > 0 ? r->priority : vk->priorities[vk->priority_of_category[r->category]];
+    status = vk_memory_make(vk, vk->alone, type, bytes, next, priority, exceed || imported, imported, &page, why);
+    lock_acquire(&vk->alone->lock);
+    if (status == ACRE_OK)
+        vk_page_link(vk->alone, page);
+    else
+        vk_block_give(vk->alone, b);
+    lock_release(&vk->alone->lock);
+    if (status != ACRE_OK) goto discharge;
     page->exported = (r->flags & ACRE_VK_EXPORT) != 0;
     page->block_count = 1;
     b->page = page;
@@ -139,8 +141,6 @@ acre_status vk_alloc_alone(acre_vk *vk, const vk_want *want, uint32_t type, uint
     *block = b;
     return ACRE_OK;
 
-free_memory:
-    vk_memory_free(vk, page);
 discharge:
     vk_discharge(vk, r->category, heap, bytes);
     return status;
@@ -401,12 +401,13 @@ static void release_alone(acre_vk *vk, vk_block *b)
     if (page != NULL) vk_memory_free(vk, page);
 }
 
-/* The shard is full: an eighth of it makes room. */
+/* The shard is full: some of it makes room. */
 static ACRE_NOINLINE void release_full(acre_vk *vk, vk_pool *pool, vk_block *b)
 {
     vk_shard *s = vk_shard_enter(vk);
     vk_bins *bins = s->bins[pool->index];
-    uint32_t chain = bins != NULL && bins->count != 0 ? vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8) : 0;
+    uint32_t chain = 0;
+    if (bins != NULL && bins->count != 0) chain = vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8, EVICTED_MAX);
     bool kept = vk_bins_push(vk, s, pool, b);
     vk_shard_leave(s);
     if (!kept) {

@@ -1,7 +1,7 @@
 /* test_vk_lavapipe: <acre/vulkan.h> on a real driver, through the real loader, under the Khronos validation layer,
- * which has to stay silent: a messenger counts what it says. Bytes are written by the CPU, copied on the GPU's queue and read
- * back. Skipped, with the reason, where loader, driver or layer are missing, and under the thread sanitizer: the driver
- * compiles its code while it runs, which that cannot see into.
+ * which has to stay silent: a messenger counts what it says. Bytes are written by the CPU, copied on the GPU's queue
+ * and read back. Skipped, with the reason, where loader, driver or layer are missing, and under the thread sanitizer:
+ * the driver compiles its code while it runs, which that cannot see into.
  *
  * What lavapipe does not have is tested on the fake device alone: sparse binding, budgets and priorities of the driver,
  * memory that is not coherent or lazily allocated, several heaps and types, dedicated memory that a driver asks for. */
