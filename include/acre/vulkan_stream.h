@@ -151,7 +151,8 @@ ACRE_API acre_status acre_vk_sparse_create_buffer(acre_vk *vk, const VkBufferCre
                                                   const acre_vk_request *request, acre_vk_sparse **sparse);
 ACRE_API acre_status acre_vk_sparse_create_image(acre_vk *vk, const VkImageCreateInfo *info,
                                                  const acre_vk_request *request, acre_vk_sparse **sparse);
-/* The resource goes, and its pages after the point (zero point: now). NO_MEMORY: all is as it was. NULL is fine. */
+/* The resource and its pages go after the point (zero point: now). NO_MEMORY: not all of it went, call again; nothing
+ * else may be called then. NULL is fine. */
 ACRE_API acre_status acre_vk_sparse_destroy(acre_vk_sparse *sparse, acre_vk_point point);
 
 typedef struct acre_vk_sparse_info {
@@ -201,7 +202,8 @@ ACRE_API uint64_t acre_vk_sparse_mip_bytes(acre_vk_sparse *sparse, uint32_t leve
  * A block keeps its handle, category, tag and name. After confirm the handle names the new place; the old place is
  * free after the point, and the program destroys the old resource then. Nothing moves that is dedicated, imported,
  * mapped, pending, or fixed by `movable`. Other threads may allocate and free meanwhile, blocks of the plan included:
- * a block that is freed before its move was confirmed is dropped from the plan. One thread at a time per defrag. */
+ * a block that is freed before its move was confirmed is dropped from the plan (of one block, free and confirm do not
+ * overlap). A pool lives as long as its defrag. One thread at a time per defrag. */
 typedef struct acre_vk_defrag acre_vk_defrag;
 
 enum { ACRE_VK_DEFRAG_MOVES_MAX = 256 };

@@ -10,6 +10,8 @@
 #include <cmocka.h>
 
 #include "acre/vulkan_stream.h"
+#include "fake_os.h"
+#include "page/arena.h"
 #include "vk_world.h"
 
 static acre_vk_point at(VkSemaphore semaphore, uint64_t value)
@@ -448,6 +450,13 @@ static void pages_that_go_wait_for_the_gpu(void **state)
 
 /* --- failures --------------------------------------------------------------------------------------------------- */
 
+/* What the test has made fail is well again. */
+static void heal(void)
+{
+    fake_vk_heal(w.gpu);
+    fake_os_heal();
+}
+
 /* Everything once; what fails is left out. Every object that came to be goes again, with points that have passed. */
 static void stream_script(VkSemaphore timeline, VkSemaphore binds)
 {
@@ -474,7 +483,7 @@ static void stream_script(VkSemaphore timeline, VkSemaphore binds)
         if (acre_vk_growable_resize(g, 100000, false, NULL, &growth) == ACRE_OK && !growth.in_place &&
             acre_vk_growable_finish(g, at(timeline, 1)) != ACRE_OK)
             OK(acre_vk_growable_cancel(g));
-        while (acre_vk_growable_destroy(g, at(timeline, 1)) != ACRE_OK) fake_vk_heal(w.gpu);
+        while (acre_vk_growable_destroy(g, at(timeline, 1)) != ACRE_OK) heal();
     }
     acre_vk_sparse *s = NULL;
     const VkImageCreateInfo info = picture_info();
@@ -492,7 +501,7 @@ static void stream_script(VkSemaphore timeline, VkSemaphore binds)
         acre_vk_sparse_decommit_mip(s, 1, 0, &bind);
         bind.done.value++;
         acre_vk_sparse_commit_mip(s, 1, 0, &bind);
-        while (acre_vk_sparse_destroy(s, at(timeline, 1)) != ACRE_OK) fake_vk_heal(w.gpu);
+        while (acre_vk_sparse_destroy(s, at(timeline, 1)) != ACRE_OK) heal();
     }
     acre_vk_collect(w.vk);
 }
@@ -525,6 +534,61 @@ static void every_driver_call_may_fail(void **state)
     assert_true(runs > 60);
 }
 
+/* Takes all that the arena has at hand, but for `left` bytes, so that the script has to ask the system at some time. */
+static struct hoard { struct hoard *next; size_t bytes; } *hoard;
+static bool take_hoard(size_t bytes)
+{
+    size_t used, before, after;
+    arena_usage(&used, &before);
+    struct hoard *h = arena_alloc(bytes);
+    arena_usage(&used, &after);
+    if (h == NULL) return false;
+    *h = (struct hoard){hoard, bytes};
+    hoard = h;
+    return after == before;
+}
+static void give_hoard_back(void)
+{
+    while (hoard != NULL) {
+        struct hoard *h = hoard;
+        hoard = h->next;
+        arena_free(h, h->bytes);
+    }
+}
+
+static void the_system_may_have_no_memory_at_any_time(void **state)
+{
+    (void)state;
+    uint64_t failed = 0;
+    for (size_t step = 0; step < 96; step++) {
+        world_open(NULL, NULL);
+        VkSemaphore timeline = new_timeline(0), binds = new_timeline(0);
+        for (size_t bytes = MIB; bytes >= 64; bytes /= 2)
+            while (take_hoard(bytes)) continue;
+        for (size_t i = 0; i < step && hoard != NULL; i++) { /* some of it back: a little more every time */
+            struct hoard *h = hoard;
+            hoard = h->next;
+            arena_free(h, h->bytes);
+        }
+        fake_os_install();
+        fake_os_fail(FAKE_ANY, 1, true);
+        stream_script(timeline, binds);
+        failed += fake_os_failures();
+        fake_os_remove();
+        give_hoard_back();
+        fake_vk_signal_semaphore(w.gpu, timeline, 1);
+        OK(acre_vk_drain(w.vk, 0));
+        world_check();
+        stream_script(timeline, binds);
+        OK(acre_vk_drain(w.vk, 0));
+        assert_int_equal(category_stats(0).live_bytes, 0);
+        end_timeline(timeline);
+        end_timeline(binds);
+        world_close(0);
+    }
+    assert_true(failed > 50);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -539,6 +603,7 @@ int main(void)
         WORLD_TEST(levels_come_and_go_by_themselves),
         WORLD_TEST(pages_that_go_wait_for_the_gpu),
         WORLD_TEST(every_driver_call_may_fail),
+        WORLD_TEST(the_system_may_have_no_memory_at_any_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
