@@ -330,8 +330,9 @@ acre_status vk_alloc(acre_vk *vk, const vk_want *want, acre_vk_allocation *a)
     vk_block *b = vk_bins_pop(vk, s, bins, cls, bytes, alignment);
     if (unlikely(b == NULL)) goto leave;
     if (unlikely(!vk_shard_charge(vk, s, r->category, vk->heap_of[type], b->size, false))) {
-        (void)vk_bins_push(vk, s, b->page->pool, b);
-        goto leave;
+        vk_shard_leave(s);
+        vk_block_release(vk, b); /* the shard may hold less than it did */
+        goto miss;
     }
     s->hits++;
     vk_shard_leave(s);
