@@ -83,9 +83,7 @@ static void a_table_of_categories_that_makes_no_sense_is_refused(void **state)
     assert_int_equal(fake_vk_destroy(gpu), 0);
 }
 
-/* Fails on 5bd758f: vk_alloc pops a block from a bin, the category may not have it, and the push back fails because the
- * shard holds more than cached_bytes_max, which sank with what is live; the block is lost. Fix: put it back without
- * asking for room (it had some a moment ago), or release it as release_full does. */
+/* A freed block waits in a cache; the category may not have it; the cache may hold less than it does by now. */
 static void a_freed_block_that_a_budget_keeps_back_is_not_lost(void **state)
 {
     (void)state;
