@@ -165,9 +165,10 @@ ACRE_API acre_status acre_cuda_alloc_request(acre_cuda *heap, const acre_cuda_re
 ACRE_API acre_status acre_cuda_free(acre_cuda *heap, void *block, void *stream);
 /* Work was given to this stream, too, that uses the block: its free then waits for that stream as well. */
 ACRE_API acre_status acre_cuda_record_use(acre_cuda *heap, void *block, void *stream);
-/* Grows or shrinks in place; the contents stay. NO_MEMORY: what follows is not free, or has no memory behind it and
- * none can be had; the block is as it was. What is cut off is free for the block's stream at once. An alignment that
- * the block had stays. NOT_SUPPORTED: exportable, imported and shared blocks. */
+/* Grows or shrinks in place; the contents stay. NO_MEMORY: what follows is not free, or has no memory behind it and none
+ * can be had; the block is as it was. What is cut off is free for the block's stream at once; with own pages, or with
+ * uses recorded on other streams, shrinking waits for the GPU first (BUSY: it cannot be asked now). NOT_SUPPORTED:
+ * exportable, imported and shared blocks. */
 ACRE_API acre_status acre_cuda_resize(acre_cuda *heap, void *block, uint64_t new_bytes);
 
 typedef struct acre_cuda_block {

@@ -238,13 +238,14 @@ static acre_status grow(void *context, bool exceed, paged_failure *failure)
     return status;
 }
 
-/* The tail goes to home, which has a point for it; without a home the GPU must be done. */
+/* The tail goes to home, which has a point for it; for others, and without a home, the GPU must be done. */
 static acre_status shrink(acre_cuda *h, growth *g)
 {
     paged_failure failure = {.status = ACRE_OK};
     paged_block *b = &g->block;
     cuda_stream *s = cuda_tag_stream(h, b->tag);
     if (g->range->page_points != NULL) cuda_range_mark(g->range, b->offset + g->bytes, b->bytes - g->bytes);
+    if (!cuda_tag_wait(h, b->tag, &failure)) return ACRE_BUSY;
     if (g->range->lane->home != s && !cuda_stream_wait(h, s, cuda_stream_point(s), &failure)) return ACRE_BUSY;
     acre_status status = paged_resize(&g->range->pages, b->handle, g->bytes, false, NULL, &failure);
     if (status == ACRE_OK) gpu_ledger_resize(&h->ledger, b->category, 0, b->bytes, g->bytes, true);

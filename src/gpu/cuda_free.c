@@ -171,11 +171,10 @@ static bool wait_for(void *context, uint64_t timeline, uint64_t value, uint64_t 
     acre_cuda *h = context;
     cuda_stream *s = timeline_stream(h, timeline);
     paged_failure failure;
-    if (timeout_ns == ACRE_GPU_FOREVER) return cuda_stream_wait(h, s, value, &failure);
-    /* CUDA has no wait with an end. */
-    bool asked = cuda_stream_poll(h, s, &failure);
-    if (asked && !cuda_stream_passed(s, value)) os_yield();
-    return asked;
+    /* CUDA has no wait with an end. The heap waits for ever or not at all, and the queue's slices are there to see which
+     * stream is first: here that costs at most the wait for a stream that has to be waited for anyway. */
+    (void)timeout_ns;
+    return cuda_stream_wait(h, s, value, &failure);
 }
 
 static void next_stream(void *context, void *block)
@@ -221,27 +220,29 @@ static cuda_pending *make_pending(acre_cuda *h, const cuda_uses *uses, cuda_stre
     return p;
 }
 
-/* Events for those whom it waits for, where none is under way. */
+/* Events first, where none is under way, so that all are on their way at once. */
 static void start_waiting(acre_cuda *h, cuda_pending *p)
 {
     paged_failure failure;
-    cuda_stream *streams[8];
-    uint32_t count = p->count < 8 ? p->count : 8;
-    for (uint32_t i = 0; i < count; i++) streams[i] = p->waits[i].stream;
-    advance(h, p); /* from here on others may have ended it */
-    for (uint32_t i = 0; i < count; i++) (void)cuda_stream_poll(h, streams[i], &failure);
+    for (uint32_t i = 0; i < p->count; i++) (void)cuda_stream_poll(h, p->waits[i].stream, &failure);
+    advance(h, p);
 }
 
 /* Waits here and now: there was no memory to do it later. */
-static bool wait_for_all(acre_cuda *h, const cuda_uses *uses, cuda_stream *freed_on, paged_failure *failure)
+static bool wait_for_uses(acre_cuda *h, const cuda_uses *uses, paged_failure *failure)
 {
-    bool all = cuda_stream_wait(h, freed_on, cuda_stream_point(freed_on), failure);
+    bool all = true;
     for (; uses != NULL; uses = uses->next)
         for (uint32_t i = 0; i < uses->count; i++) {
             cuda_stream *s = timeline_stream(h, uses->streams[i]);
             all &= cuda_stream_wait(h, s, cuda_stream_point(s), failure);
         }
     return all;
+}
+
+bool cuda_tag_wait(acre_cuda *h, uint64_t tag, paged_failure *failure)
+{
+    return !(tag & CUDA_TAG_USES) || wait_for_uses(h, uses_of(tag), failure);
 }
 
 static bool is_home(const cuda_lane *lane, const cuda_stream *s)
@@ -282,7 +283,8 @@ static acre_status free_pending(acre_cuda *h, cuda_range *r, uint64_t offset, cu
     }
     if (p != NULL) arena_free(p, pending_bytes(p));
     if (status != ACRE_OK) return status;
-    if (!wait_for_all(h, uses_of(b.tag), s, &failure)) return ACRE_NO_MEMORY;
+    if (!wait_for_uses(h, uses_of(b.tag), &failure)) return ACRE_NO_MEMORY;
+    if (!cuda_stream_wait(h, s, cuda_stream_point(s), &failure)) return ACRE_NO_MEMORY;
     status = free_now(r, &b, &failure);
     if (status == ACRE_OK) gpu_ledger_discharge(&h->ledger, b.category, 0, charged);
     return status;

@@ -238,6 +238,8 @@ void cuda_ranges(acre_cuda *h, cuda_each_range *visit, void *context);
 
 retire_owner cuda_retire_owner(acre_cuda *h);
 cuda_stream *cuda_tag_stream(acre_cuda *h, uint64_t tag);
+/* For the streams that were recorded for the block. */
+bool cuda_tag_wait(acre_cuda *h, uint64_t tag, paged_failure *failure);
 
 /* --- cuda_export.c ------------------------------------------------------------------------------------------------- */
 
