@@ -207,8 +207,8 @@ typedef bool acre_cuda_copy(void *context, void *block, uint64_t bytes, void *st
 /* All memory of the category goes back to the driver, its blocks keep their addresses and lose their contents; `save`
  * (NULL = nobody wants them) sees each block before. Waits for the GPU. The caller sees to it that nobody uses, frees
  * or allocates blocks of the category meanwhile; allocating from a sleeping category is BUSY, freeing is fine. Sleeping
- * memory is not counted as live. A block that `save` refuses, or that is shared, stays awake; exportable and imported
- * ones do, too. BUSY: asleep already. A status of the driver: the category sleeps, but some memory could not be given
+ * memory is not counted as live. A block that `save` refuses, or that is shared, stays awake, and so do exportable and
+ * imported blocks and those of captures. BUSY: asleep already. A status of the driver: the category sleeps, but some memory could not be given
  * back and is kept as empty. */
 ACRE_API acre_status acre_cuda_sleep(acre_cuda *heap, uint32_t category, acre_cuda_copy *save, void *context);
 /* The opposite: memory behind every block, `restore` for each; one that it refuses sleeps on, and so does the category

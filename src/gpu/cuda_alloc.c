@@ -62,11 +62,9 @@ static void make_report(acre_cuda *h, acre_status status, uint32_t category, uin
 static acre_status collect_and_try(acre_cuda *h, cuda_attempt *attempt, void *context, acre_status status,
                                    paged_failure *failure)
 {
-    /* Blocks may come meanwhile: as many rounds as there were blocks will do. */
-    for (uint64_t rounds = retire_count(&h->retire); rounds-- > 0 && is_short(status);) {
-        if (!retire_wait(&h->retire, ACRE_GPU_FOREVER)) break;
+    /* Blocks may come meanwhile, and a driver may refuse for ever: not for ever here. */
+    for (uint64_t rounds = 64 + 4 * retire_count(&h->retire); rounds-- > 0 && is_short(status) && cuda_collect(h);)
         status = attempt(context, false, failure);
-    }
     return status;
 }
 

@@ -100,8 +100,10 @@ static acre_status free_now(cuda_range *r, const paged_block *b, paged_failure *
     cuda_uses *uses = uses_of(b->tag);
     cuda_range_mark(r, b->offset, b->bytes);
     acre_status status = paged_free(&r->pages, b->handle, failure);
-    if (status == ACRE_OK) uses_drop(uses);
-    return status;
+    if (unlikely(status == ACRE_FOREIGN_POINTER || status == ACRE_DOUBLE_FREE || status == ACRE_BUSY)) return status;
+    /* A driver that would not unmap shared pages is asked again later; the block is free all the same. */
+    uses_drop(uses);
+    return ACRE_OK;
 }
 
 /* What a block of this kind is charged with. */
@@ -128,10 +130,10 @@ static void finish(acre_cuda *h, cuda_pending *p)
             if (b.tag & CUDA_TAG_SHARED) atomic_fetch_sub_explicit(&h->shared_bytes, b.bytes, memory_order_relaxed);
         }
     }
-    /* The driver would not unmap a view or an export: it is tried again at the next poll. */
-    if (status == ACRE_SYSTEM && retire_push(&h->retire, p->waits[0].stream->index, p->waits[0].point, p)) {
+    if (status == ACRE_SYSTEM || status == ACRE_BUSY) {
+        /* The driver would not give an export up, or a call for the block is under way: again at the next poll. */
         p->at = p->count;
-        return;
+        if (retire_push(&h->retire, p->waits[0].stream->index, p->waits[0].point, p)) return;
     }
     arena_free(p, pending_bytes(p));
 }
@@ -166,17 +168,6 @@ static bool reached(void *context, uint64_t timeline, uint64_t *value)
     return asked;
 }
 
-static bool wait_for(void *context, uint64_t timeline, uint64_t value, uint64_t timeout_ns)
-{
-    acre_cuda *h = context;
-    cuda_stream *s = timeline_stream(h, timeline);
-    paged_failure failure;
-    /* CUDA has no wait with an end. The heap waits for ever or not at all, and the queue's slices are there to see which
-     * stream is first: here that costs at most the wait for a stream that has to be waited for anyway. */
-    (void)timeout_ns;
-    return cuda_stream_wait(h, s, value, &failure);
-}
-
 static void next_stream(void *context, void *block)
 {
     acre_cuda *h = context;
@@ -185,9 +176,24 @@ static void next_stream(void *context, void *block)
     advance(h, p);
 }
 
+/* Waiting is done by cuda_collect: it knows which streams cannot be waited for. */
 retire_owner cuda_retire_owner(acre_cuda *h)
 {
-    return (retire_owner){.context = h, .reached = reached, .wait = wait_for, .free_block = next_stream};
+    return (retire_owner){.context = h, .reached = reached, .free_block = next_stream};
+}
+
+bool cuda_collect(acre_cuda *h)
+{
+    if (retire_poll(&h->retire) != 0) return true;
+    uint32_t count = atomic_load_explicit(&h->stream_count, memory_order_acquire);
+    for (uint32_t i = 0; i < count && retire_count(&h->retire) != 0; i++) {
+        cuda_stream *s = timeline_stream(h, i);
+        uint64_t point = atomic_load_explicit(&s->points, memory_order_acquire);
+        paged_failure failure;
+        if (!cuda_stream_passed(s, point) && cuda_stream_wait(h, s, point, &failure) && retire_poll(&h->retire) != 0)
+            return true;
+    }
+    return false;
 }
 
 /* --- free ------------------------------------------------------------------------------------------------------------ */
