@@ -10,7 +10,7 @@
 #include "gpu/cuda_heap.h"
 #include "page/arena.h"
 
-/* --- recorded uses: tags change under uses_lock --------------------------------------------------------------------- */
+/* --- recorded uses: tags change under uses_lock ------------------------------------------------------------------ */
 
 static cuda_uses *uses_of(uint64_t tag)
 {
@@ -92,7 +92,7 @@ acre_status acre_cuda_record_use(acre_cuda *h, void *block, void *stream)
     return status;
 }
 
-/* --- the end of a block --------------------------------------------------------------------------------------------- */
+/* --- the end of a block ------------------------------------------------------------------------------------------ */
 
 /* Nobody has to be waited for. */
 static acre_status free_now(cuda_range *r, const paged_block *b, paged_failure *failure)
@@ -151,7 +151,7 @@ static void advance(acre_cuda *h, cuda_pending *p)
     finish(h, p);
 }
 
-/* --- the retire queue's questions ------------------------------------------------------------------------------------ */
+/* --- the retire queue's questions -------------------------------------------------------------------------------- */
 
 static cuda_stream *timeline_stream(acre_cuda *h, uint64_t timeline)
 {
@@ -196,7 +196,7 @@ bool cuda_collect(acre_cuda *h)
     return false;
 }
 
-/* --- free ------------------------------------------------------------------------------------------------------------ */
+/* --- free -------------------------------------------------------------------------------------------------------- */
 
 static uint32_t count_uses(const cuda_uses *uses)
 {

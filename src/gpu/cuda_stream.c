@@ -6,12 +6,12 @@
  *             passed = 3 ─┘
  *
  * There is one event per stream. When it has been passed, and there are points beyond, the next question records it
- * anew: so recording costs once per time that the GPU needs, however many blocks are freed meanwhile, and nothing while
- * nobody asks. An event that is recorded later than the free stands for more work than it had to: safe.
+ * anew: so recording costs once per time that the GPU needs, however many blocks are freed meanwhile, and nothing
+ * while nobody asks. An event that is recorded later than the free stands for more work than it had to: safe.
  *
  * Records of streams are found without a lock, through a small table by handle, and live as long as the heap. A stream
- * that the program destroys (acre_cuda_stream_done) leaves its record, with its lanes, to the next new stream, once its
- * last event has been passed. */
+ * that the program destroys (acre_cuda_stream_done) leaves its record, with its lanes, to the next new stream, once
+ * its last event has been passed. */
 #include <string.h>
 
 #include "gpu/cuda_heap.h"
@@ -24,7 +24,7 @@ static uint32_t slot_of(const void *handle)
 }
 _Static_assert(CUDA_STREAM_CACHE == 64, "slot_of has six bits");
 
-/* --- events: all under the stream's lock --------------------------------------------------------------------------- */
+/* --- events: all under the stream's lock ------------------------------------------------------------------------- */
 
 /* False: not passed yet, or *failure. */
 static bool ask(acre_cuda *h, cuda_stream *s, bool wait, paged_failure *failure)
@@ -154,7 +154,7 @@ acre_status cuda_stream_end(acre_cuda *h, cuda_stream *s, paged_failure *failure
     return status;
 }
 
-/* --- records ------------------------------------------------------------------------------------------------------- */
+/* --- records ----------------------------------------------------------------------------------------------------- */
 
 static cuda_stream *search(acre_cuda *h, void *handle)
 {

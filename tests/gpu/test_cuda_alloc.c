@@ -1,4 +1,5 @@
-/* Blocks of CUDA memory on the fake driver: where they come from, what they cost the driver, and what is left of them. */
+/* Blocks of CUDA memory on the fake driver: where they come from, what they cost the driver, and what is left of
+ * them. */
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -70,7 +71,7 @@ static acre_cuda_info info(void)
     return i;
 }
 
-/* --- creation ------------------------------------------------------------------------------------------------------ */
+/* --- creation ---------------------------------------------------------------------------------------------------- */
 
 static void expect_unsupported(const acre_cuda_options *options, const char *part)
 {
@@ -160,7 +161,7 @@ static void a_device_with_few_addresses_gives_what_it_has(void **state)
     release(alloc(900 * MIB, NULL), NULL);
 }
 
-/* --- blocks -------------------------------------------------------------------------------------------------------- */
+/* --- blocks ------------------------------------------------------------------------------------------------------ */
 
 static void nothing_is_held_before_the_first_block(void **state)
 {
@@ -283,7 +284,7 @@ static void a_block_grows_and_shrinks_where_it_lies(void **state)
     release(next, NULL);
 }
 
-/* --- own pages ----------------------------------------------------------------------------------------------------- */
+/* --- own pages --------------------------------------------------------------------------------------------------- */
 
 static void a_block_with_room_grows_to_it(void **state)
 {
@@ -366,7 +367,7 @@ static void a_device_without_file_handles_exports_nothing(void **state)
     assert_int_equal(acre_cuda_import(heap, 0, MIB, 0, &block), ACRE_NOT_SUPPORTED);
 }
 
-/* --- budgets and shortage ------------------------------------------------------------------------------------------ */
+/* --- budgets and shortage ---------------------------------------------------------------------------------------- */
 
 static void a_full_device_says_who_holds_it(void **state)
 {
@@ -450,7 +451,7 @@ static void the_program_is_asked_before_a_request_fails(void **state)
     assert_int_equal(acre_cuda_alloc(heap, 10 * MIB, 0, 0, NULL, &b), ACRE_OVER_BUDGET);
 }
 
-/* --- sleep --------------------------------------------------------------------------------------------------------- */
+/* --- sleep ------------------------------------------------------------------------------------------------------- */
 
 typedef struct copies {
     int count, limit;
@@ -508,7 +509,7 @@ static void a_category_sleeps_and_wakes_at_its_addresses(void **state)
     release(other, NULL);
 }
 
-/* --- upkeep -------------------------------------------------------------------------------------------------------- */
+/* --- upkeep ------------------------------------------------------------------------------------------------------ */
 
 static void empties_go_by_age(void **state)
 {

@@ -1,6 +1,6 @@
-/* Each driver call fails once. A program that uses everything runs once to count the calls; then again for every n, with
- * the n-th call failing: each status is one that the header names, the failed call's name can be read, the tables hold,
- * and at the end the driver has everything back. */
+/* Each driver call fails once. A program that uses everything runs once to count the calls; then again for every n,
+ * with the n-th call failing: each status is one that the header names, the failed call's name can be read, the
+ * tables hold, and at the end the driver has everything back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
