@@ -223,6 +223,20 @@ static uint64_t add_user(paged_range *range, paged_span span)
     return missing;
 }
 
+/* What is mapped behind the span is not what is to be mapped there. Returns how many pages that is. A busy page is
+ * being unmapped, and if that fails it is bare like the others. */
+static uint64_t refuse_present(paged_range *range, paged_span span)
+{
+    uint64_t present = 0;
+    for (uint64_t at = span.first; at < span.end; at++) {
+        paged_page *page = paged_page_at(range, at);
+        if (page->physical == NULL) continue;
+        page->bare = true;
+        present++;
+    }
+    return present;
+}
+
 /* Would so many new pages pass the budget for sure? Asked first, so that no driver call is made in vain. */
 static bool budget_forbids(const paged_store *store, uint64_t missing, const paged_call *call)
 {
@@ -233,15 +247,21 @@ static bool budget_forbids(const paged_store *store, uint64_t missing, const pag
     return heap.budget_bytes != 0 && heap.held_bytes + needed > heap.budget_bytes;
 }
 
-/* A bare page that nobody works on: unmapped, to be mapped anew. False: the driver fails at it. */
-static bool clear_bare(paged_range *range, uint64_t number, const paged_call *call)
+/* Bare pages from `at` on that nobody works on are unmapped, to be mapped anew. False: the driver fails at it. */
+static bool clear_bare(paged_range *range, paged_span span, uint64_t at, const paged_call *call)
 {
-    paged_page *page = paged_page_at(range, number);
-    paged_place place = {range, number, page->physical};
-    page->busy = true;
-    if (paged_unmap(range->store, &place, 1, call->failure) == 0) return false;
-    if (place.physical->refs == 0) paged_put_loose(range->store, place.physical);
-    return true;
+    paged_place places[PAGED_BATCH_PAGES];
+    uint32_t count = 0;
+    for (; at < span.end && count < PAGED_BATCH_PAGES; at++) {
+        paged_page *page = paged_page_at(range, at);
+        if (!page->bare || page->busy) continue;
+        page->busy = true;
+        places[count++] = (paged_place){range, at, page->physical};
+    }
+    uint32_t done = paged_unmap(range->store, places, count, call->failure);
+    for (uint32_t i = 0; i < done; i++)
+        if (places[i].physical->refs == 0) paged_put_loose(range->store, places[i].physical);
+    return done == count;
 }
 
 typedef struct batch {
@@ -298,7 +318,7 @@ static uint64_t fill_some(paged_range *range, paged_span span, uint64_t at, cons
         paged_page *page = paged_page_at(range, at);
         if (page->bare && !page->busy) {
             if (b.count != 0) break; /* first what is marked */
-            if (!clear_bare(range, at, call)) return span.end;
+            if (!clear_bare(range, span, at, call)) return span.end;
         }
         if (page->busy || page->physical != NULL) continue;
         page->busy = true;
@@ -348,6 +368,7 @@ static ACRE_NOINLINE acre_status fill(paged_range *range, paged_span span, const
 acre_status paged_enter_pages(paged_range *range, paged_span span, const paged_origin *origin, const paged_call *call)
 {
     uint64_t missing = add_user(range, span);
+    if (origin != NULL) missing += refuse_present(range, span);
     if (likely(missing == 0)) return ACRE_OK;
     if (origin == NULL && budget_forbids(range->store, missing, call))
         *call->failure = (paged_failure){.status = ACRE_OVER_BUDGET};
