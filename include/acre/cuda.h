@@ -36,7 +36,8 @@
  * with each launch. Say acre_cuda_capture_begin before the capture begins: blocks of that stream then come from a lane
  * of their own, whose pages nobody else gets until acre_cuda_capture_release. Without it, too, no event is recorded on
  * a stream that is being captured (cuStreamIsCapturing is asked first), and the thread's capture mode is relaxed
- * around driver calls; but then blocks allocated before and during the capture share pages. */
+ * around driver calls; but then blocks allocated before and during the capture share pages. Blocks with own pages come
+ * from where they always come from. */
 #ifndef ACRE_CUDA_H
 #define ACRE_CUDA_H
 

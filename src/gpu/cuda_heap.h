@@ -62,7 +62,7 @@ typedef struct cuda_stream {
     lock lock; /* guards: */
     CUevent event;
     uint64_t recorded;          /* the point that the event under way stands for */
-    bool under_way;
+    _Atomic bool under_way;     /* others may look, to see whether a question is worth it */
 } cuda_stream;
 
 /* The unit that paged_range.h works on. */
@@ -209,6 +209,8 @@ static inline bool cuda_stream_passed(const cuda_stream *s, uint64_t point)
 }
 /* Asks about the event under way; records one if there are points that none stands for. Does not wait. */
 bool cuda_stream_poll(acre_cuda *h, cuda_stream *s, paged_failure *failure);
+/* Is a question worth a driver call: no event is under way, or the last answer is some milliseconds old? */
+bool cuda_stream_is_due(const cuda_stream *s);
 /* False: the driver failed, or the stream is being captured. */
 bool cuda_stream_wait(acre_cuda *h, cuda_stream *s, uint64_t point, paged_failure *failure);
 /* Everything that all streams were given. */

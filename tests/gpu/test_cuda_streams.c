@@ -197,6 +197,7 @@ static void events_are_few(void **state)
         release(a, s);
     }
     assert_true(info().events_recorded <= 2);
+    assert_true(fake_cuda_calls("cuEventQuery") < 100);
     fake_cuda_run_all();
     for (int i = 0; i < 3; i++, fake_cuda_run_all()) assert_int_equal(acre_cuda_tick(heap), ACRE_OK);
     assert_int_equal(info().heap.pending_bytes, 0);

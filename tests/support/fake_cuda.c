@@ -515,6 +515,8 @@ CUresult cuStreamIsCapturing(CUstream stream, int *status)
     if (begin("cuStreamIsCapturing", true, false, &result)) {
         *status = 0;
         if (known(stream, "cuStreamIsCapturing")) *status = stream_of(stream)->capturing;
+        for (int i = 1; i < STREAMS_MAX && stream == NULL; i++)
+            if (fake.streams[i].capturing) result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
     }
     return end(result);
 }
