@@ -262,8 +262,8 @@ typedef bool acre_cuda_visit(void *context, const acre_cuda_block *block);
 ACRE_API acre_status acre_cuda_walk(acre_cuda *heap, acre_cuda_visit *visit, void *context);
 /* All figures as JSON. Writes at most `bytes`, a final zero included, and returns the length of the whole text. */
 ACRE_API size_t acre_cuda_report(acre_cuda *heap, char *buffer, size_t bytes);
-/* Verifies every table against every other. NULL: all is well; else a sentence. Other calls wait meanwhile.
- * The ledger is compared only while no call is under way. */
+/* Verifies every table against every other. NULL: all is well; else a sentence. For tests: call it while no other call
+ * is under way, since what is just changing hands is seen in neither. */
 ACRE_API const char *acre_cuda_check(acre_cuda *heap);
 
 #ifdef __cplusplus

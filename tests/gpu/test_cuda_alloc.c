@@ -15,6 +15,7 @@
 #include "acre/cuda.h"
 #include "base/bits.h"
 #include "fake_cuda.h"
+#include "os/os.h"
 
 #define PAGE (2 * MIB)
 
@@ -150,6 +151,33 @@ static void a_loaded_library_serves(void **state)
     memcpy(&stop, &symbol, sizeof stop);
     assert_int_equal(stop(), 0);
     dlclose(handle);
+}
+
+static void peers_may_use_the_memory(void **state)
+{
+    (void)state;
+    fake_cuda_start(&(fake_cuda_options){.device_count = 3});
+    const int peers[] = {0, 2};
+    heap = create(&(acre_cuda_options){.device = 1, .peers = peers, .peer_count = 2});
+    void *block = alloc(5 * MIB, NULL);
+    assert_int_equal(fake_cuda_devices(block), 3);
+    release(block, NULL);
+}
+
+/* The second time nothing is created, mapped or waited for. */
+static void growth_costs_what_the_driver_costs_once(void **state)
+{
+    (void)state;
+    fake_cuda_start(&(fake_cuda_options){.latency = true});
+    heap = create(NULL);
+    uint64_t start = os_now_ns();
+    release(alloc(64 * MIB, NULL), NULL);
+    uint64_t grown = os_now_ns();
+    assert_true(grown - start >= 32 * (193000 + 1500 + 36000));
+    uint64_t creates = fake_cuda_calls("cuMemCreate"), maps = fake_cuda_calls("cuMemMap");
+    release(alloc(64 * MIB, NULL), NULL);
+    assert_int_equal(fake_cuda_calls("cuMemCreate"), creates);
+    assert_int_equal(fake_cuda_calls("cuMemMap"), maps);
 }
 
 static void a_device_with_few_addresses_gives_what_it_has(void **state)
@@ -563,6 +591,8 @@ int main(void)
         cmocka_unit_test(what_is_missing_is_said),
         cmocka_unit_test(options_out_of_bounds_are_refused),
         cmocka_unit_test(a_loaded_library_serves),
+        ALONE(peers_may_use_the_memory),
+        ALONE(growth_costs_what_the_driver_costs_once),
         ALONE(a_device_with_few_addresses_gives_what_it_has),
         WITH(nothing_is_held_before_the_first_block),
         WITH(a_hit_makes_no_driver_call),

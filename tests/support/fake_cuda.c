@@ -32,6 +32,7 @@ typedef struct handle {
 typedef struct mapping {
     uint64_t base, bytes, offset;
     uint32_t handle;
+    unsigned devices; /* with access */
     bool access;
 } mapping;
 
@@ -858,7 +859,10 @@ CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUmemAccessDesc
         problem("cuMemSetAccess of %p, %zu bytes: not exactly what is mapped", (void *)address, bytes);
         return end(CUDA_ERROR_INVALID_VALUE);
     }
-    while (first < i) fake.mappings[first++].access = access[0].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    for (; first < i; first++) {
+        fake.mappings[first].access = access[0].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        fake.mappings[first].devices = (unsigned)count;
+    }
     if (fake.options.backed && mprotect((void *)(uintptr_t)address, bytes, PROT_READ | PROT_WRITE) != 0) abort();
     return end(CUDA_SUCCESS);
 }
@@ -1064,6 +1068,15 @@ uint64_t fake_cuda_accessible(const void *address, uint64_t bytes)
     }
     leave();
     return there;
+}
+
+unsigned fake_cuda_devices(const void *address)
+{
+    enter();
+    const mapping *m = mapping_at((uint64_t)(uintptr_t)address);
+    unsigned devices = m != NULL && m->access ? m->devices : 0;
+    leave();
+    return devices;
 }
 
 bool fake_cuda_same(const void *a, const void *b)

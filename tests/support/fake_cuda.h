@@ -70,6 +70,8 @@ uint64_t fake_cuda_used_bytes(void);
 uint64_t fake_cuda_mapped_bytes(void);
 /* Bytes of the range that are mapped with access. */
 uint64_t fake_cuda_accessible(const void *address, uint64_t bytes);
+/* Devices that may use the byte. */
+unsigned fake_cuda_devices(const void *address);
 /* Two addresses lead to the same byte. */
 bool fake_cuda_same(const void *a, const void *b);
 
