@@ -33,6 +33,8 @@ static void uses_drop(cuda_uses *uses)
     }
 }
 
+void cuda_tag_drop(uint64_t tag) { uses_drop(uses_of(tag)); }
+
 static bool uses_has(const cuda_uses *uses, uint32_t index)
 {
     for (; uses != NULL; uses = uses->next)

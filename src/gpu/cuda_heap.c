@@ -253,34 +253,39 @@ acre_status acre_cuda_create(const acre_cuda_options *options, acre_cuda **heap,
     return status;
 }
 
+enum { BLOCKS_AT_ONCE = 256 };
+
 typedef struct emptying {
-    uint64_t *handles;
-    uint32_t count, room;
+    uint64_t handles[BLOCKS_AT_ONCE], tags[BLOCKS_AT_ONCE];
+    uint32_t count;
 } emptying;
 
 static bool gather(void *context, paged_range *range, const paged_block *block)
 {
     emptying *e = context;
     (void)range;
-    if (e->count < e->room) e->handles[e->count++] = block->handle;
-    return e->count < e->room;
+    e->handles[e->count] = block->handle;
+    e->tags[e->count++] = block->tag;
+    return e->count < BLOCKS_AT_ONCE;
 }
 
-/* Frees every block, some hundreds at a time: the walk must not change what it walks on. */
+/* Frees every block, some at a time: the walk must not change what it walks on. */
 static bool empty_range(void *context, cuda_range *r)
 {
-    uint64_t handles[512];
-    emptying e = {.handles = handles, .room = 512};
+    emptying e;
     paged_failure failure;
-    acre_cuda *h = context;
-    (void)h;
+    uint32_t freed;
+    (void)context;
     do {
-        e.count = 0;
-        if (r->bytes != 0) paged_walk(&r->pages, gather, &e);
-        uint32_t freed = 0;
-        for (uint32_t i = 0; i < e.count; i++) freed += paged_free(&r->pages, handles[i], &failure) == ACRE_OK;
-        if (freed == 0) break;
-    } while (e.count != 0);
+        e.count = freed = 0;
+        paged_walk(&r->pages, gather, &e);
+        for (uint32_t i = 0; i < e.count; i++) {
+            acre_status status = paged_free(&r->pages, e.handles[i], &failure);
+            if (status == ACRE_FOREIGN_POINTER || status == ACRE_DOUBLE_FREE || status == ACRE_BUSY) continue;
+            cuda_tag_drop(e.tags[i]);
+            freed++;
+        }
+    } while (freed != 0);
     return true;
 }
 
@@ -294,8 +299,7 @@ static void remove_lane(acre_cuda *h, cuda_lane *lane)
 static void free_lanes(acre_cuda *h)
 {
     paged_failure failure;
-    /* Of views that could not be unmapped at first, more than one try may be needed. */
-    for (int i = 0; i < 2; i++) cuda_ranges(h, empty_range, h);
+    cuda_ranges(h, empty_range, NULL);
     for (uint32_t i = 0; i < h->slice_count; i++)
         remove_lane(h, atomic_load_explicit(&h->slices[i], memory_order_relaxed));
     if (h->room_made && paged_range_destroy(&h->room.large.pages, &failure) != ACRE_OK)

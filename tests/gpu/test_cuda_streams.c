@@ -13,6 +13,7 @@
 #include "acre/cuda.h"
 #include "base/bits.h"
 #include "fake_cuda.h"
+#include "page/arena.h"
 
 static acre_cuda *heap;
 
@@ -337,6 +338,36 @@ static void more_streams_than_lanes_share_one(void **state)
     for (int i = 0; i < 6; i++) release(blocks[i], streams[i]);
 }
 
+static void destroy_takes_what_is_left(void **state)
+{
+    size_t before, after, held;
+    (void)state;
+    arena_usage(&before, &held);
+    create(NULL, 0);
+    void *s = fake_cuda_stream(), *t = fake_cuda_stream(), *own = NULL, *view = NULL, *exported = NULL;
+    for (int i = 0; i < 600; i++) {
+        char *a = alloc(4096, s);
+        fake_cuda_use(t, a, 4096);
+        assert_int_equal(acre_cuda_record_use(heap, a, t), ACRE_OK);
+        if (i % 3 == 0) release(a, s);
+    }
+    acre_cuda_request q = {.bytes = 8 * MIB, .flags = ACRE_CUDA_OWN_PAGES, .stream = s};
+    assert_int_equal(acre_cuda_alloc_request(heap, &q, &own), ACRE_OK);
+    assert_int_equal(acre_cuda_share(heap, own, 0, 4 * MIB, 0, s, &view), ACRE_OK);
+    q.flags = ACRE_CUDA_EXPORTABLE;
+    assert_int_equal(acre_cuda_alloc_request(heap, &q, &exported), ACRE_OK);
+    assert_int_equal(acre_cuda_record_use(heap, exported, t), ACRE_OK);
+    fake_cuda_use(t, exported, 8 * MIB);
+    uint64_t capture;
+    assert_int_equal(acre_cuda_capture_begin(heap, s, &capture), ACRE_OK);
+    fake_cuda_use(s, alloc(8 * MIB, s), 8 * MIB);
+    acre_cuda_destroy(heap);
+    heap = NULL;
+    assert_int_equal(fake_cuda_stop(), 0);
+    arena_usage(&after, &held);
+    assert_int_equal(after, before);
+}
+
 /* --- captures ---------------------------------------------------------------------------------------------------- */
 
 static void a_capture_keeps_its_pages_to_itself(void **state)
@@ -510,6 +541,7 @@ int main(void)
         TEST(a_new_stream_inherits_the_lane_of_an_old_one),
         TEST(blocks_outlive_their_stream),
         TEST(more_streams_than_lanes_share_one),
+        cmocka_unit_test(destroy_takes_what_is_left),
         TEST(a_capture_keeps_its_pages_to_itself),
         TEST(no_event_is_recorded_during_a_capture),
         TEST(random_work_is_never_reused_too_early),
