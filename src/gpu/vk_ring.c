@@ -13,7 +13,7 @@
  * open at that time is done.
  *
  * A hit takes no lock. Everything else (ends of frames, full buffers, growth) goes through `gate`, which may be held
- * during driver calls because no hit needs it; it is the outermost of all locks (LOCK_RANK_GPU_STREAM).
+ * during driver calls because no hit needs it; it is the outermost of all locks (LOCK_RANK_GPU_RING).
  *
  * Gives up: a piece cannot be freed by itself, and what an early frame holds keeps all later frames' bytes, too. */
 #include <string.h>
@@ -57,7 +57,7 @@ struct acre_vk_ring {
     char name[ACRE_GPU_NAME_MAX + 1];
     _Atomic uint64_t skipped_bytes, used_peak_bytes;
 
-    _Alignas(ACRE_CACHE_LINE) lock gate; /* LOCK_RANK_GPU_STREAM; guards all below */
+    _Alignas(ACRE_CACHE_LINE) lock gate; /* LOCK_RANK_GPU_RING; guards all below */
     uint64_t held_bytes, grown;
     uint64_t next_base;
     uint64_t open_frame;     /* number of the frame that is written now; those below it ended */
