@@ -7,8 +7,8 @@
  *   lane            the memory of one stream: a range for blocks up to 1 MiB, one for larger ones. What is freed on the
  *                   stream is free for its next request at once, split and merged as if the GPU had done its work
  *                   (it will have, by then: a stream is a queue).
- *   another stream  gets pages from a lane, or room between its blocks, only after the GPU has passed an event that was
- *                   recorded behind the last free. There is one event under way per stream at most, recorded when
+ *   another stream  gets a lane's empty pages only after the GPU has passed an event that was recorded behind the last
+ *                   free in them. There is one event under way per stream at most, recorded when
  *                   somebody asks, not per free.
  *   own pages       blocks that start and end with pages of their own (ACRE_CUDA_OWN_PAGES): they grow within the room
  *                   that was set aside for them, share pages with others, and can be exported.
@@ -63,7 +63,8 @@ typedef struct acre_cuda_options {
     /* The table of categories (acre/gpu.h): copied; none = one row. OTHER_MEMORY is as FAIL: a device has one heap. */
     const acre_gpu_category *categories;
     uint32_t category_count;
-    /* Bit c: category c has lanes, and so pages, of its own, and can sleep. The others share. */
+    /* Bit c: category c has lanes, and so pages, of its own; the others share. For categories that sleep: a page is given
+     * back when nobody else has a block in it. */
     uint64_t own_lanes;
 
     uint64_t budget_bytes;  /* of memory held from the driver; 0 = any, the driver's answer decides */
@@ -75,8 +76,9 @@ typedef struct acre_cuda_options {
     uint64_t empty_bytes_max;    /* 0 = any */
     uint32_t empty_live_percent; /* of live bytes, once older than a tenth of the delay; 0 = 100 */
     uint32_t empty_delay_ms;     /* 0 = 10,000; UINT32_MAX = for ever */
-    /* Before new memory is taken from the driver: wait for the GPU if that makes empty pages of other lanes (or of this
-     * one, elsewhere) usable. Less memory, a pause of the submitting thread at each growth. false: take new memory. */
+    /* Empty pages that lie behind other addresses than a request needs can be moved there once the GPU is done with them.
+     * true: wait for that before new memory is taken from the driver: less memory, a pause of the submitting thread at
+     * each growth. false: wait only where there is no other memory. */
     bool wait_before_growth;
 
     acre_gpu_on_limit *on_limit;
@@ -127,8 +129,8 @@ typedef struct acre_cuda_info {
  * INVALID_ARGUMENT: an option out of its bounds; NO_MEMORY: no addresses or no bookkeeping. `why` may be NULL; its text
  * says which. Costs a context if the program has none yet. */
 ACRE_API acre_status acre_cuda_create(const acre_cuda_options *options, acre_cuda **heap, acre_cuda_error *why);
-/* Waits for the GPU where it may use memory of this heap, then gives all of it back, blocks included. NULL is
- * allowed. No other call may be under way. */
+/* Waits for the streams that it knows, then gives all memory back, blocks included. NULL is allowed. No other call may be
+ * under way, and no stream may have been destroyed without acre_cuda_stream_done. */
 ACRE_API void acre_cuda_destroy(acre_cuda *heap);
 
 /* --- blocks ----------------------------------------------------------------------------------------------------- */
@@ -184,10 +186,11 @@ ACRE_API acre_status acre_cuda_block_read(acre_cuda *heap, const void *block, ac
 /* --- the same pages at several addresses, and in several processes ---------------------------------------------- */
 
 /* A second block that leads to [offset, offset + bytes) of a block with own pages; both multiples of the page. Each is
- * freed by itself, in any order; the pages go with the last. It costs addresses, not memory. room_bytes as in a
- * request: acre_cuda_resize lets it grow by pages of its own. */
-ACRE_API acre_status acre_cuda_share(acre_cuda *heap, void *block, uint64_t offset, uint64_t bytes, uint64_t room_bytes,
-                                     uint32_t category, void *stream, void **shared);
+ * freed by itself, in any order; the pages go with the last. It costs addresses, not memory, and is not counted as
+ * live. Neither block can be resized from then on. NOT_SUPPORTED: the block has no own pages; INVALID_ARGUMENT: it is a
+ * shared one itself. */
+ACRE_API acre_status acre_cuda_share(acre_cuda *heap, void *block, uint64_t offset, uint64_t bytes, uint32_t category,
+                                     void *stream, void **shared);
 /* A file descriptor that acre_cuda_import takes in another process (send it through a Unix socket); the caller closes
  * it. NOT_SUPPORTED: not an exportable block, or a device that cannot. */
 ACRE_API acre_status acre_cuda_export(acre_cuda *heap, void *block, int *fd);
@@ -203,10 +206,13 @@ typedef bool acre_cuda_copy(void *context, void *block, uint64_t bytes, void *st
 /* All memory of the category goes back to the driver, its blocks keep their addresses and lose their contents; `save`
  * (NULL = nobody wants them) sees each block before. Waits for the GPU. The caller sees to it that nobody uses, frees
  * or allocates blocks of the category meanwhile; allocating from a sleeping category is BUSY, freeing is fine. Sleeping
- * memory is not counted as live. INVALID_ARGUMENT: not one of own_lanes. BUSY: asleep already, or a block is shared,
- * exportable or imported. */
+ * memory is not counted as live. A block that `save` refuses, or that is shared, stays awake; exportable and imported
+ * ones do, too. BUSY: asleep already. A status of the driver: the category sleeps, but some memory could not be given
+ * back and is kept as empty. */
 ACRE_API acre_status acre_cuda_sleep(acre_cuda *heap, uint32_t category, acre_cuda_copy *save, void *context);
-/* The opposite: pages behind every block, then `restore`. OVER_BUDGET, NO_MEMORY: it sleeps on, nothing is held. */
+/* The opposite: memory behind every block, `restore` for each; one that it refuses sleeps on, and so does the category
+ * (BUSY; call again). OVER_BUDGET, NO_MEMORY: all sleep on, nothing is held. INVALID_ARGUMENT: it does not sleep. Budgets of
+ * categories are not asked, those of the heap are. */
 ACRE_API acre_status acre_cuda_wake(acre_cuda *heap, uint32_t category, acre_cuda_copy *restore, void *context);
 
 /* --- streams and captures --------------------------------------------------------------------------------------- */
@@ -224,7 +230,8 @@ ACRE_API acre_status acre_cuda_capture_release(acre_cuda *heap, uint64_t capture
 
 /* --- upkeep ----------------------------------------------------------------------------------------------------- */
 
-/* Call now and then (each frame or step): collects what the GPU has passed, gives back empties by policy. Never waits. */
+/* Call now and then (each frame or step): collects what the GPU has passed, gives back empties by policy (those that the
+ * GPU is done with). Never waits. */
 ACRE_API acre_status acre_cuda_tick(acre_cuda *heap);
 /* Gives back empties until at most keep_bytes are left. wait: for the GPU first. given_back may be NULL. */
 ACRE_API acre_status acre_cuda_trim(acre_cuda *heap, uint64_t keep_bytes, bool wait, uint64_t *given_back);
@@ -245,7 +252,7 @@ typedef bool acre_cuda_visit(void *context, const acre_cuda_block *block);
 ACRE_API acre_status acre_cuda_walk(acre_cuda *heap, acre_cuda_visit *visit, void *context);
 /* All figures as JSON. Writes at most `bytes`, a final zero included, and returns the length of the whole text. */
 ACRE_API size_t acre_cuda_report(acre_cuda *heap, char *buffer, size_t bytes);
-/* Verifies every table against every other. NULL: all is well; else a sentence. Stops the heap for some milliseconds.
+/* Verifies every table against every other. NULL: all is well; else a sentence. Other calls wait meanwhile.
  * The ledger is compared only while no call is under way. */
 ACRE_API const char *acre_cuda_check(acre_cuda *heap);
 
