@@ -74,7 +74,7 @@ typedef struct acre_cuda_options {
 
     /* How much memory without a block is kept (by acre_cuda_tick, and whenever pages are mapped). */
     uint64_t empty_bytes_max;    /* 0 = any */
-    uint32_t empty_live_percent; /* of live bytes, once older than a tenth of the delay; 0 = 100 */
+    uint32_t empty_live_percent; /* of live bytes, once older than a tenth of the delay; 0 = 50 */
     uint32_t empty_delay_ms;     /* 0 = 10,000; UINT32_MAX = for ever */
     /* Empty pages that lie behind other addresses than a request needs can be moved there once the GPU is done with them.
      * true: wait for that before new memory is taken from the driver: less memory, a pause of the submitting thread at

@@ -111,7 +111,7 @@ static acre_status build(acre_cuda *h, cuda_export *e, int file, bool exceed, pa
         e->created = status == ACRE_OK;
         if (status == ACRE_OK) status = map(h, e, failure);
         paged_failure second;
-        if (status != ACRE_OK && !take_apart(h, e, &second)) e->pending = true;
+        if (status != ACRE_OK && !take_apart(h, e, &second)) e->pending = e->orphan = true;
         cuda_leave(h, &scope);
     } else {
         status = failure->status;

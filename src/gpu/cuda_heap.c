@@ -4,6 +4,7 @@
  * creation is a destruction. Device memory is not touched before the first block. */
 #include "gpu/cuda_heap.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,8 +15,6 @@ enum {
     SLICES_DEFAULT = 16,
     ROOM_SLICES_DEFAULT = 4,
     SLICE_PAGES_MIN = 64,
-    EMPTY_DELAY_MS_DEFAULT = 10000,
-    EMPTY_LIVE_PERCENT_DEFAULT = 100,
     SMALL_SHARE_LOG2 = 2, /* of a slice, for small blocks */
 };
 

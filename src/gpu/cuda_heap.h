@@ -122,6 +122,7 @@ typedef struct cuda_export {
     uint16_t origin; /* its first stream */
     bool imported;   /* held by another process */
     bool pending, mapped, created;
+    bool orphan; /* never was a block: what its making left behind */
 } cuda_export;
 
 /* A freed block that waits for some streams, one after the other. */

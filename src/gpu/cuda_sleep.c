@@ -24,7 +24,7 @@ static bool copy_block(void *context, paged_range *range, const paged_block *blo
     nap *n = context;
     acre_cuda *h = n->h;
     const cuda_range *r = range->options.owner;
-    if (!n->wake && block->tag & CUDA_TAG_PENDING) return true;
+    if (block->tag & CUDA_TAG_PENDING) return true; /* nobody's, and counted as such */
     void *address = cuda_pointer(r->base + block->offset);
     CUstream stream = atomic_load_explicit(&cuda_tag_stream(h, block->tag)->handle, memory_order_relaxed);
     if (n->copy != NULL && !n->copy(n->context, address, block->bytes, stream)) {

@@ -260,7 +260,11 @@ uint32_t paged_obtain(paged_store *store, paged_physical **pages, uint32_t want,
     uint32_t got = paged_unmap(store, places, from_others, call->failure);
     for (uint32_t i = 0; i < got; i++) pages[count++] = places[i].physical;
     store->taken_over += got;
-    if (got < from_others || count == want) return count;
+    if (count == want) return count;
+    if (got < from_others) {
+        if (call->failure->status != ACRE_BUSY) return count;
+        *call->failure = (paged_failure){.status = ACRE_OK}; /* the GPU may still use them: new ones, then */
+    }
 
     uint32_t missing = want - count;
     if (!prepare_new(store, pages + count, missing, call)) return count;

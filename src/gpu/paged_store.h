@@ -50,7 +50,9 @@ typedef struct paged_binding {
  * done: fewer than count = the next one failed, *failure says how, and the rest is as it was. 1 <= count <=
  * PAGED_BATCH_PAGES. Bindings of one call are of one range and ascend where they were asked for by one block, so
  * neighbours may be joined into one driver call. They are called without locks, by several threads at once, each for
- * other pages. unmap is called only for pages whose blocks were freed: who frees a block says that the GPU is done. */
+ * other pages. unmap is called only for pages whose blocks were freed: who frees a block says that the GPU is done. An
+ * owner who frees earlier than that lets unmap answer ACRE_BUSY: the pages stay empty where they are, and a block that
+ * wanted them gets new ones. */
 typedef struct paged_provider {
     void *context;
     uint64_t page_bytes; /* power of two */
