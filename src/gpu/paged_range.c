@@ -210,15 +210,27 @@ void paged_describe(const paged_range *range, const paged_area *area, uint32_t n
 
 /* --- pages under blocks ----------------------------------------------------------------------------------------- */
 
+static paged_physical *wanted_at(const paged_origin *origin, paged_span span, uint64_t at)
+{
+    return paged_page_at(origin->range, origin->first + (at - span.first))->physical;
+}
+
+/* Mapped, but not for the block that is to be here: without access, or, where a view is to be, other memory than the
+ * origin's: what an older block left behind, empty. */
+static bool is_in_the_way(const paged_page *page, paged_span span, uint64_t at, const paged_origin *origin)
+{
+    return page->bare || (origin != NULL && page->physical != NULL && page->physical != wanted_at(origin, span, at));
+}
+
 /* Every page of the span gets one more user. Returns how many of them are not there yet. */
-static uint64_t add_user(paged_range *range, paged_span span)
+static uint64_t add_user(paged_range *range, paged_span span, const paged_origin *origin)
 {
     uint64_t missing = 0;
     for (uint64_t at = span.first; at < span.end; at++) {
         paged_page *page = paged_page_at(range, at);
         page->used++;
         if (page->physical != NULL && page->physical->empty) paged_unput(range->store, page->physical);
-        if (page->physical == NULL || page->busy || page->bare) missing++;
+        if (page->physical == NULL || page->busy || is_in_the_way(page, span, at, origin)) missing++;
     }
     return missing;
 }
@@ -296,7 +308,7 @@ static uint64_t fill_some(paged_range *range, paged_span span, uint64_t at, cons
     batch b = {.count = 0};
     for (; at < span.end && b.count < PAGED_BATCH_PAGES; at++) {
         paged_page *page = paged_page_at(range, at);
-        if (page->bare && !page->busy) {
+        if (!page->busy && is_in_the_way(page, span, at, origin)) {
             if (b.count != 0) break; /* first what is marked */
             if (!clear_bare(range, at, call)) return span.end;
         }
@@ -306,8 +318,7 @@ static uint64_t fill_some(paged_range *range, paged_span span, uint64_t at, cons
     }
     if (b.count == 0) return at;
     if (origin != NULL) {
-        for (uint32_t i = 0; i < b.count; i++)
-            b.physical[i] = paged_page_at(origin->range, origin->first + (b.pages[i] - span.first))->physical;
+        for (uint32_t i = 0; i < b.count; i++) b.physical[i] = wanted_at(origin, span, b.pages[i]);
     } else {
         uint32_t got = paged_obtain(range->store, b.physical, b.count, call);
         if (got < b.count) {
@@ -321,13 +332,13 @@ static uint64_t fill_some(paged_range *range, paged_span span, uint64_t at, cons
 
 enum progress { ALL_THERE, OTHERS_WORK, OURS_TO_DO };
 
-static enum progress look_at(const paged_range *range, paged_span span)
+static enum progress look_at(const paged_range *range, paged_span span, const paged_origin *origin)
 {
     enum progress progress = ALL_THERE;
     for (uint64_t at = span.first; at < span.end; at++) {
         const paged_page *page = paged_page_at(range, at);
         if (page->busy) progress = OTHERS_WORK;
-        else if (page->physical == NULL || page->bare) return OURS_TO_DO;
+        else if (page->physical == NULL || is_in_the_way(page, span, at, origin)) return OURS_TO_DO;
     }
     return progress;
 }
@@ -337,7 +348,7 @@ static ACRE_NOINLINE acre_status fill(paged_range *range, paged_span span, const
                                       const paged_call *call)
 {
     enum progress progress;
-    while (call->failure->status == ACRE_OK && (progress = look_at(range, span)) != ALL_THERE) {
+    while (call->failure->status == ACRE_OK && (progress = look_at(range, span, origin)) != ALL_THERE) {
         if (progress == OTHERS_WORK) paged_wait_for_others(range->store);
         else for (uint64_t at = span.first; at < span.end;) at = fill_some(range, span, at, origin, call);
     }
@@ -347,7 +358,7 @@ static ACRE_NOINLINE acre_status fill(paged_range *range, paged_span span, const
 
 acre_status paged_enter_pages(paged_range *range, paged_span span, const paged_origin *origin, const paged_call *call)
 {
-    uint64_t missing = add_user(range, span);
+    uint64_t missing = add_user(range, span, origin);
     if (likely(missing == 0)) return ACRE_OK;
     if (origin == NULL && budget_forbids(range->store, missing, call))
         *call->failure = (paged_failure){.status = ACRE_OVER_BUDGET};
