@@ -10,7 +10,7 @@ NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-con
 	/usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers \
 	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
 
-.PHONY: build run test debug asan tsan soak oracle bench bench-docs install clean help needs-build needs-test
+.PHONY: build run test debug asan tsan soak oracle bench bench-docs gpu-report example-kv-cache install clean help needs-build needs-test
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
 	@$(CMAKE_BUILD) release
@@ -47,6 +47,14 @@ bench: build ## acre against its peers (bench/README.md; ARGS=--quick for a look
 bench-docs: build ## the same, and the figures and the picture go into docs/
 	@bench/run.sh --docs $(ARGS)
 
+gpu-report: needs-build ## PyTorch's allocators and acre on this machine's GPU, or on the fake driver (ARGS=--quick)
+	@$(CMAKE_BUILD) release
+	@tools/gpu-report.sh $(ARGS)
+
+example-kv-cache: needs-build ## a key-value cache that grows in place, on the GPU or the fake driver; CSV and chart
+	@$(CMAKE_BUILD) release
+	@tools/kv-cache.sh $(ARGS)
+
 install: build ## into PREFIX (default /usr/local); DESTDIR is respected
 	@cmake --install build --prefix $(PREFIX)
 
@@ -54,7 +62,7 @@ clean: ## remove every build folder
 	rm -rf build build-debug build-asan build-tsan
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
 
 needs-build:
 	@tools/ensure.sh $(NEEDS_BUILD)

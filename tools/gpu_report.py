@@ -271,8 +271,8 @@ def where(report):
                 f"{report['rounds']} rounds, allocators interleaved, medians."]
     return [
         "No GPU saw this. Traces of training steps, computed from the models' shapes, replayed:",
-        "  acre                          libacre_torch.so itself, on the tests' fake CUDA driver, which counts memory and",
-        "                                takes the time that an A100's driver takes to create, map and unmap.",
+        "  acre                          libacre_torch.so itself, on the tests' fake CUDA driver, which counts memory",
+        "                                and takes the time that an A100's driver takes to create, map and unmap.",
         "  native, expandable segments   models of PyTorch's documented policy, not the product.",
         "  cudaMallocAsync               not modelled: its pool is closed. Only the run on a real GPU has it.",
         "Bytes and driver calls can be compared; step times cannot be had without a GPU.",

@@ -181,8 +181,8 @@ class Expandable(Caching):
         pool.last = Block(self.address, LARGE_SEGMENT << 21, pool, mapped=False)
 
     def candidate(self, pool, size):
-        """Where the lowest run of free and unmapped blocks begins that is long enough: a gap, or a free block with a gap
-        right behind it."""
+        """Where the lowest run of free and unmapped blocks begins that is long enough: a gap, or a free block with a
+        gap right behind it."""
         found, run, block = None, 0, pool.last
         while block:
             before = block.before
