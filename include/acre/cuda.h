@@ -165,9 +165,10 @@ ACRE_API acre_status acre_cuda_alloc_request(acre_cuda *heap, const acre_cuda_re
 ACRE_API acre_status acre_cuda_free(acre_cuda *heap, void *block, void *stream);
 /* Work was given to this stream, too, that uses the block: its free then waits for that stream as well. */
 ACRE_API acre_status acre_cuda_record_use(acre_cuda *heap, void *block, void *stream);
-/* Grows or shrinks in place; the contents stay. NO_MEMORY: what follows is not free, or has no memory behind it and
- * none can be had; the block is as it was. What is cut off is free for the block's stream at once. An alignment that
- * the block had stays. NOT_SUPPORTED: exportable, imported and shared blocks. */
+/* Grows or shrinks in place; the contents stay. NO_MEMORY: what follows is not free, or has no memory behind it and none
+ * can be had; the block is as it was. What is cut off is free for the block's stream at once; with own pages, or with
+ * uses recorded on other streams, shrinking waits for the GPU first (BUSY: it cannot be asked now). NOT_SUPPORTED:
+ * exportable, imported and shared blocks. */
 ACRE_API acre_status acre_cuda_resize(acre_cuda *heap, void *block, uint64_t new_bytes);
 
 typedef struct acre_cuda_block {
@@ -206,8 +207,8 @@ typedef bool acre_cuda_copy(void *context, void *block, uint64_t bytes, void *st
 /* All memory of the category goes back to the driver, its blocks keep their addresses and lose their contents; `save`
  * (NULL = nobody wants them) sees each block before. Waits for the GPU. The caller sees to it that nobody uses, frees
  * or allocates blocks of the category meanwhile; allocating from a sleeping category is BUSY, freeing is fine. Sleeping
- * memory is not counted as live. A block that `save` refuses, or that is shared, stays awake; exportable and imported
- * ones do, too. BUSY: asleep already. A status of the driver: the category sleeps, but some memory could not be given
+ * memory is not counted as live. A block that `save` refuses, or that is shared, stays awake, and so do exportable and
+ * imported blocks and those of captures. BUSY: asleep already. A status of the driver: the category sleeps, but some memory could not be given
  * back and is kept as empty. */
 ACRE_API acre_status acre_cuda_sleep(acre_cuda *heap, uint32_t category, acre_cuda_copy *save, void *context);
 /* The opposite: memory behind every block, `restore` for each; one that it refuses sleeps on, and so does the category

@@ -62,11 +62,9 @@ static void make_report(acre_cuda *h, acre_status status, uint32_t category, uin
 static acre_status collect_and_try(acre_cuda *h, cuda_attempt *attempt, void *context, acre_status status,
                                    paged_failure *failure)
 {
-    /* Blocks may come meanwhile: as many rounds as there were blocks will do. */
-    for (uint64_t rounds = retire_count(&h->retire); rounds-- > 0 && is_short(status);) {
-        if (!retire_wait(&h->retire, ACRE_GPU_FOREVER)) break;
+    /* Blocks may come meanwhile, and a driver may refuse for ever: not for ever here. */
+    for (uint64_t rounds = 64 + 4 * retire_count(&h->retire); rounds-- > 0 && is_short(status) && cuda_collect(h);)
         status = attempt(context, false, failure);
-    }
     return status;
 }
 
@@ -238,13 +236,14 @@ static acre_status grow(void *context, bool exceed, paged_failure *failure)
     return status;
 }
 
-/* The tail goes to home, which has a point for it; without a home the GPU must be done. */
+/* The tail goes to home, which has a point for it; for others, and without a home, the GPU must be done. */
 static acre_status shrink(acre_cuda *h, growth *g)
 {
     paged_failure failure = {.status = ACRE_OK};
     paged_block *b = &g->block;
     cuda_stream *s = cuda_tag_stream(h, b->tag);
     if (g->range->page_points != NULL) cuda_range_mark(g->range, b->offset + g->bytes, b->bytes - g->bytes);
+    if (!cuda_tag_wait(h, b->tag, &failure)) return ACRE_BUSY;
     if (g->range->lane->home != s && !cuda_stream_wait(h, s, cuda_stream_point(s), &failure)) return ACRE_BUSY;
     acre_status status = paged_resize(&g->range->pages, b->handle, g->bytes, false, NULL, &failure);
     if (status == ACRE_OK) gpu_ledger_resize(&h->ledger, b->category, 0, b->bytes, g->bytes, true);

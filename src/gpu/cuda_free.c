@@ -100,8 +100,10 @@ static acre_status free_now(cuda_range *r, const paged_block *b, paged_failure *
     cuda_uses *uses = uses_of(b->tag);
     cuda_range_mark(r, b->offset, b->bytes);
     acre_status status = paged_free(&r->pages, b->handle, failure);
-    if (status == ACRE_OK) uses_drop(uses);
-    return status;
+    if (unlikely(status == ACRE_FOREIGN_POINTER || status == ACRE_DOUBLE_FREE || status == ACRE_BUSY)) return status;
+    /* A driver that would not unmap shared pages is asked again later; the block is free all the same. */
+    uses_drop(uses);
+    return ACRE_OK;
 }
 
 /* What a block of this kind is charged with. */
@@ -128,10 +130,10 @@ static void finish(acre_cuda *h, cuda_pending *p)
             if (b.tag & CUDA_TAG_SHARED) atomic_fetch_sub_explicit(&h->shared_bytes, b.bytes, memory_order_relaxed);
         }
     }
-    /* The driver would not unmap a view or an export: it is tried again at the next poll. */
-    if (status == ACRE_SYSTEM && retire_push(&h->retire, p->waits[0].stream->index, p->waits[0].point, p)) {
+    if (status == ACRE_SYSTEM || status == ACRE_BUSY) {
+        /* The driver would not give an export up, or a call for the block is under way: again at the next poll. */
         p->at = p->count;
-        return;
+        if (retire_push(&h->retire, p->waits[0].stream->index, p->waits[0].point, p)) return;
     }
     arena_free(p, pending_bytes(p));
 }
@@ -166,18 +168,6 @@ static bool reached(void *context, uint64_t timeline, uint64_t *value)
     return asked;
 }
 
-static bool wait_for(void *context, uint64_t timeline, uint64_t value, uint64_t timeout_ns)
-{
-    acre_cuda *h = context;
-    cuda_stream *s = timeline_stream(h, timeline);
-    paged_failure failure;
-    if (timeout_ns == ACRE_GPU_FOREVER) return cuda_stream_wait(h, s, value, &failure);
-    /* CUDA has no wait with an end. */
-    bool asked = cuda_stream_poll(h, s, &failure);
-    if (asked && !cuda_stream_passed(s, value)) os_yield();
-    return asked;
-}
-
 static void next_stream(void *context, void *block)
 {
     acre_cuda *h = context;
@@ -186,9 +176,24 @@ static void next_stream(void *context, void *block)
     advance(h, p);
 }
 
+/* Waiting is done by cuda_collect: it knows which streams cannot be waited for. */
 retire_owner cuda_retire_owner(acre_cuda *h)
 {
-    return (retire_owner){.context = h, .reached = reached, .wait = wait_for, .free_block = next_stream};
+    return (retire_owner){.context = h, .reached = reached, .free_block = next_stream};
+}
+
+bool cuda_collect(acre_cuda *h)
+{
+    if (retire_poll(&h->retire) != 0) return true;
+    uint32_t count = atomic_load_explicit(&h->stream_count, memory_order_acquire);
+    for (uint32_t i = 0; i < count && retire_count(&h->retire) != 0; i++) {
+        cuda_stream *s = timeline_stream(h, i);
+        uint64_t point = atomic_load_explicit(&s->points, memory_order_acquire);
+        paged_failure failure;
+        if (!cuda_stream_passed(s, point) && cuda_stream_wait(h, s, point, &failure) && retire_poll(&h->retire) != 0)
+            return true;
+    }
+    return false;
 }
 
 /* --- free ------------------------------------------------------------------------------------------------------------ */
@@ -221,27 +226,29 @@ static cuda_pending *make_pending(acre_cuda *h, const cuda_uses *uses, cuda_stre
     return p;
 }
 
-/* Events for those whom it waits for, where none is under way. */
+/* Events first, where none is under way, so that all are on their way at once. */
 static void start_waiting(acre_cuda *h, cuda_pending *p)
 {
     paged_failure failure;
-    cuda_stream *streams[8];
-    uint32_t count = p->count < 8 ? p->count : 8;
-    for (uint32_t i = 0; i < count; i++) streams[i] = p->waits[i].stream;
-    advance(h, p); /* from here on others may have ended it */
-    for (uint32_t i = 0; i < count; i++) (void)cuda_stream_poll(h, streams[i], &failure);
+    for (uint32_t i = 0; i < p->count; i++) (void)cuda_stream_poll(h, p->waits[i].stream, &failure);
+    advance(h, p);
 }
 
 /* Waits here and now: there was no memory to do it later. */
-static bool wait_for_all(acre_cuda *h, const cuda_uses *uses, cuda_stream *freed_on, paged_failure *failure)
+static bool wait_for_uses(acre_cuda *h, const cuda_uses *uses, paged_failure *failure)
 {
-    bool all = cuda_stream_wait(h, freed_on, cuda_stream_point(freed_on), failure);
+    bool all = true;
     for (; uses != NULL; uses = uses->next)
         for (uint32_t i = 0; i < uses->count; i++) {
             cuda_stream *s = timeline_stream(h, uses->streams[i]);
             all &= cuda_stream_wait(h, s, cuda_stream_point(s), failure);
         }
     return all;
+}
+
+bool cuda_tag_wait(acre_cuda *h, uint64_t tag, paged_failure *failure)
+{
+    return !(tag & CUDA_TAG_USES) || wait_for_uses(h, uses_of(tag), failure);
 }
 
 static bool is_home(const cuda_lane *lane, const cuda_stream *s)
@@ -282,7 +289,8 @@ static acre_status free_pending(acre_cuda *h, cuda_range *r, uint64_t offset, cu
     }
     if (p != NULL) arena_free(p, pending_bytes(p));
     if (status != ACRE_OK) return status;
-    if (!wait_for_all(h, uses_of(b.tag), s, &failure)) return ACRE_NO_MEMORY;
+    if (!wait_for_uses(h, uses_of(b.tag), &failure)) return ACRE_NO_MEMORY;
+    if (!cuda_stream_wait(h, s, cuda_stream_point(s), &failure)) return ACRE_NO_MEMORY;
     status = free_now(r, &b, &failure);
     if (status == ACRE_OK) gpu_ledger_discharge(&h->ledger, b.category, 0, charged);
     return status;

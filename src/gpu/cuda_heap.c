@@ -366,7 +366,7 @@ acre_status acre_cuda_trim(acre_cuda *h, uint64_t keep_bytes, bool wait, uint64_
     if (h == NULL) return ACRE_INVALID_ARGUMENT;
     uint64_t gone;
     bool before = cuda_may_wait(wait);
-    if (wait) retire_drain(&h->retire, ACRE_GPU_FOREVER);
+    for (uint64_t rounds = 64 + 4 * retire_count(&h->retire); wait && rounds-- > 0 && cuda_collect(h);) {}
     acre_status status = upkeep(h, false, keep_bytes, &gone);
     cuda_may_wait(before);
     if (given_back != NULL) *given_back = gone;

@@ -237,7 +237,11 @@ void cuda_ranges(acre_cuda *h, cuda_each_range *visit, void *context);
 /* --- cuda_free.c --------------------------------------------------------------------------------------------------- */
 
 retire_owner cuda_retire_owner(acre_cuda *h);
+/* Waits until some pending block is free, or one stream further. False: there is none that waiting can help. */
+bool cuda_collect(acre_cuda *h);
 cuda_stream *cuda_tag_stream(acre_cuda *h, uint64_t tag);
+/* For the streams that were recorded for the block. */
+bool cuda_tag_wait(acre_cuda *h, uint64_t tag, paged_failure *failure);
 
 /* --- cuda_export.c ------------------------------------------------------------------------------------------------- */
 

@@ -177,6 +177,7 @@ bool cuda_locate(acre_cuda *h, const void *block, cuda_range **range, uint64_t *
         if (unlikely(lane == NULL)) return false;
         uint64_t in_slice = from_base & (h->slice_bytes - 1);
         *range = in_slice < h->small_bytes ? &lane->small : &lane->large;
+        if (unlikely((*range)->bytes == 0)) return false; /* half removed */
     } else if ((uint64_t)(uintptr_t)block - h->room_base < h->room_bytes) {
         *range = &h->room.large;
     } else {
@@ -205,7 +206,10 @@ void cuda_ranges(acre_cuda *h, cuda_each_range *visit, void *context)
     lock_acquire(&h->lanes_lock);
     for (uint32_t i = 0; go && i < h->slice_count; i++) {
         cuda_lane *lane = atomic_load_explicit(&h->slices[i], memory_order_relaxed);
-        if (lane != NULL) go = visit(context, &lane->small) && visit(context, &lane->large);
+        if (lane == NULL) continue;
+        /* One of the two may be gone already, while the driver keeps the other. */
+        if (lane->small.bytes != 0) go = visit(context, &lane->small);
+        if (go && lane->large.bytes != 0) go = visit(context, &lane->large);
     }
     if (go && h->room_made) visit(context, &h->room.large);
     lock_release(&h->lanes_lock);

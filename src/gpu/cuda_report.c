@@ -295,7 +295,6 @@ static bool check_range(void *context, cuda_range *r)
 {
     sums *s = context;
     if (r->lane->home != NULL && r->page_points == NULL) s->wrong = "a lane with a home has no page points";
-    if (s->wrong == NULL) s->wrong = paged_range_check(&r->pages);
     if (s->wrong == NULL) paged_walk(&r->pages, sum_block, s);
     return s->wrong == NULL;
 }
@@ -358,7 +357,9 @@ const char *acre_cuda_check(acre_cuda *h)
         if (e->pending) s->pending[e->category] += bytes;
         else s->live[e->category] += bytes, s->blocks[e->category]++;
     }
-    if (s->wrong == NULL) s->wrong = paged_store_check(&h->store);
+    if (s->wrong == NULL) s->wrong = paged_store_check(&h->store); /* and all ranges of it */
+    for (cuda_capture *c = h->captures; c != NULL && s->wrong == NULL; c = c->next)
+        s->wrong = paged_store_check(&c->store);
     if (s->wrong == NULL) check_held(s);
     if (s->wrong == NULL) check_ledger(s);
     lock_release(&h->lanes_lock);

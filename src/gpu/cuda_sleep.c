@@ -41,15 +41,29 @@ static bool copy_block(void *context, paged_range *range, const paged_block *blo
     return true;
 }
 
-static bool nap_range(void *context, cuda_range *r)
+static bool nap_range(nap *n, cuda_range *r)
 {
-    nap *n = context;
     paged_failure failure = {.status = ACRE_OK};
     uint64_t mask = (uint64_t)1 << n->category;
     acre_status status = n->wake ? paged_wake(&r->pages, mask, false, copy_block, n, NULL, &failure)
                                  : paged_sleep(&r->pages, mask, copy_block, n, NULL, &failure);
     if (n->status == ACRE_OK) n->status = status;
     return !n->wake || status == ACRE_OK;
+}
+
+/* Without lanes_lock, since `copy` may use the heap: lanes of streams and the room stay as long as the heap. Lanes of
+ * captures are left out: their graphs count on the memory. */
+static void nap_everywhere(acre_cuda *h, nap *n)
+{
+    bool go = true;
+    for (uint32_t i = 0; go && i < h->slice_count; i++) {
+        cuda_lane *lane = atomic_load_explicit(&h->slices[i], memory_order_acquire);
+        if (lane != NULL && lane->capture == NULL) go = nap_range(n, &lane->small) && nap_range(n, &lane->large);
+    }
+    lock_acquire(&h->lanes_lock);
+    bool room = h->room_made;
+    lock_release(&h->lanes_lock);
+    if (go && room) nap_range(n, &h->room.large);
 }
 
 static acre_status check_category(const acre_cuda *h, uint32_t category, bool asleep)
@@ -70,7 +84,7 @@ acre_status acre_cuda_sleep(acre_cuda *h, uint32_t category, acre_cuda_copy *sav
     nap n = {.h = h, .category = category, .copy = save, .context = context};
     atomic_fetch_or_explicit(&h->asleep, (uint64_t)1 << category, memory_order_relaxed);
     bool wait = cuda_may_wait(true);
-    cuda_ranges(h, nap_range, &n);
+    nap_everywhere(h, &n);
     cuda_may_wait(wait);
     return n.status;
 }
@@ -82,12 +96,12 @@ static acre_status wake_all(void *context, bool exceed, paged_failure *failure)
     n->status = ACRE_OK;
     n->refused = 0;
     n->wake = true;
-    cuda_ranges(n->h, nap_range, n);
+    nap_everywhere(n->h, n);
     if (n->status == ACRE_OK) return ACRE_OK;
     acre_status status = n->status;
     /* The rest has no memory: those that are awake go back. Their contents are where they were saved. */
     nap back = {.h = n->h, .category = n->category};
-    cuda_ranges(n->h, nap_range, &back);
+    nap_everywhere(n->h, &back);
     lock_acquire(&n->h->error_lock);
     *failure = (paged_failure){
         .status = status, .result = n->h->error.driver_result, .call = n->h->error.driver_call};

@@ -332,6 +332,21 @@ void fake_cuda_run_all(void)
     for (int i = 0; i < STREAMS_MAX; i++) fake_cuda_run(i == 0 ? NULL : (void *)&fake.streams[i], UINT64_MAX);
 }
 
+void fake_cuda_synchronize(void)
+{
+    fake_cuda_run_all();
+    enter();
+    for (int i = 0; i < STREAMS_MAX; i++) merge(&fake.host, &fake.streams[i].clock);
+    leave();
+}
+
+void fake_cuda_order(void *first, void *then)
+{
+    enter();
+    merge(&stream_of(then)->clock, &stream_of(first)->clock);
+    leave();
+}
+
 void fake_cuda_capture(void *stream, bool on)
 {
     enter();
@@ -466,10 +481,7 @@ CUresult cuCtxSetCurrent(CUcontext context)
 
 CUresult cuCtxSynchronize(void)
 {
-    fake_cuda_run_all();
-    enter();
-    for (int i = 0; i < STREAMS_MAX; i++) merge(&fake.host, &fake.streams[i].clock);
-    leave();
+    fake_cuda_synchronize();
     return CUDA_SUCCESS;
 }
 

@@ -52,6 +52,10 @@ void fake_cuda_use(void *stream, const void *address, uint64_t bytes);
 /* Executes up to `count` operations of the stream (UINT64_MAX: all, waiting for others where it has to). */
 void fake_cuda_run(void *stream, uint64_t count);
 void fake_cuda_run_all(void);
+/* Runs all, and the host has seen it. */
+void fake_cuda_synchronize(void);
+/* What `then` is given from now on comes after what `first` was given, as with an event and a wait. */
+void fake_cuda_order(void *first, void *then);
 void fake_cuda_capture(void *stream, bool on);
 
 /* The n-th call (1 = next) of this function (NULL: of any that can fail) answers `result`, once. 0: none. */
