@@ -10,11 +10,12 @@ fi
 case ${ACRE_CUDA_DRIVER:-} in
 *fake_cuda*)
     gpu_driver=fake
-    gpu_driver_text="on the tests' fake driver (no GPU saw this), with the driver latencies of an A100"
     FAKE_CUDA_BACKED=${FAKE_CUDA_BACKED:-1}
     FAKE_CUDA_BYTES=${FAKE_CUDA_BYTES:-25769803776}
     FAKE_CUDA_LATENCY=${FAKE_CUDA_LATENCY:-1}
     export FAKE_CUDA_BACKED FAKE_CUDA_BYTES FAKE_CUDA_LATENCY
+    gpu_driver_text="on the tests' fake driver: no GPU saw this"
+    [ "$FAKE_CUDA_LATENCY" != 1 ] || gpu_driver_text="$gpu_driver_text; driver latencies of an A100"
     if [ ! -e "$ACRE_CUDA_DRIVER" ]; then
         echo "gpu-driver: $ACRE_CUDA_DRIVER is not there: build the tests first" >&2
         exit 1

@@ -8,7 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 GIB = 1 << 30
-COLOURS = {"weights": "#9aa3ad", "prefixes": "#c58b2a", "chats": "#7a5ea8", "sequences": "#2f7fb8", "empty": "#d9e6f0"}
+COLOURS = {"weights": "#9aa3ad", "prefixes": "#c58b2a", "chats": "#7a5ea8", "sequences": "#2f7fb8",
+           "views": "#e3c48f", "empty": "#d9e6f0"}
 
 
 def read(path):
@@ -36,12 +37,14 @@ def main():
     title = " ".join(sys.argv[3:])
     figure.suptitle("A key-value cache that grows in place" + (f"\n{title}" if title else ""), fontsize=13)
 
-    parts = ["weights", "prefixes", "chats", "sequences", "empty"]
+    parts = ["weights", "prefixes", "chats", "sequences", "views", "empty"]
     names = {"weights": "weights", "prefixes": "shared prefixes", "chats": "chats", "sequences": "sequences",
-             "empty": "empty, kept for the next"}
+             "views": "prefixes that only views hold", "empty": "empty, kept"}
+    data["views"] = [max(0, row[0] - sum(row[1:])) for row in
+                     zip(data["held"], *(data[p] for p in parts if p != "views"))]
     top.stackplot(steps, *(gib(data[p]) for p in parts), labels=[names[p] for p in parts],
                   colors=[COLOURS[p] for p in parts], linewidth=0)
-    top.plot(steps, gib(data["held"]), color="#12364f", linewidth=1.1, label="held from the driver")
+    top.plot(steps, gib(data["held"]), color="#12364f", linewidth=1.1, label="held")
     top.axhline(data["budget"][0] / GIB, color="#b03030", linewidth=1, linestyle="--", label="budget")
     night = span(data["asleep"])
     if night:
@@ -49,11 +52,12 @@ def main():
             axis.axvspan(*night, color="#000000", alpha=0.06, linewidth=0)
         top.annotate(
             f"asleep: weights and chats\n({data['asleep'][night[0]] / GIB:.2f} GiB) in host memory,\naddresses kept",
-            (sum(night) / 2, data["budget"][0] / GIB * 0.55), ha="center", fontsize=9)
+            (sum(night) / 2, data["budget"][0] / GIB * 0.55), ha="center", va="center", fontsize=9,
+            bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none"})
     top.set_ylabel("GiB")
     top.set_title("What acre holds, by category", loc="left", fontsize=11)
     top.set_ylim(0, data["budget"][0] / GIB * 1.12)
-    top.legend(loc="upper center", ncol=7, fontsize=8, frameon=False, columnspacing=1.1, handlelength=1.4)
+    top.legend(loc="upper center", ncol=8, fontsize=8, frameon=False, columnspacing=1.1, handlelength=1.4)
 
     kv = [held - weights for held, weights in zip(data["held"], data["weights"])]
     lines = [("reserve_max", "longest set aside for each", "#b03030"), ("copy_grow", "copy to grow (doubling)", "#c58b2a")]
@@ -67,7 +71,7 @@ def main():
     middle.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
     middle.set_ylabel("GiB, log scale")
     middle.set_title("The same sequences, three ways to hold them (key-value cache only)", loc="left", fontsize=11)
-    middle.legend(loc="upper right", fontsize=8, frameon=False)
+    middle.legend(loc="lower left", bbox_to_anchor=(0.2, 0), ncol=2, fontsize=8, frameon=False)
     middle.grid(axis="y", alpha=0.25)
 
     bottom.plot(steps, data["running"], color="#2f7fb8", linewidth=1.4, label="running")
@@ -86,7 +90,7 @@ def main():
     bottom.set_ylim(0, max(max(data["running"]), max(data["waiting"]), fits) * 1.35)
     for axis in (top, middle, bottom):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(sys.argv[2], dpi=110)
+    figure.savefig(sys.argv[2], dpi=90)
 
 
 if __name__ == "__main__":

@@ -478,6 +478,8 @@ static void setup(void)
         .own_lanes = 1 << CATEGORY_WEIGHTS | 1 << CATEGORY_CHATS,
         .budget_bytes = options.budget,
         .room_bytes = (uint64_t)(SEQUENCES_MAX + 64) * TOKENS_MAX * TOKEN_BYTES,
+        .empty_live_percent = 10, /* what the evening leaves behind, others may have */
+        .empty_delay_ms = 2000,
     };
     acre_cuda_error why = {.status = ACRE_OK};
     acre_status status = acre_cuda_create(&o, &heap, &why);
@@ -531,8 +533,8 @@ static void parse(int count, char **arguments)
 static double arrivals(double day, double rate)
 {
     if (day < 0.15) return rate * day / 0.15;
-    if (day < 0.50) return rate * (1 + 0.6 * sin((day - 0.15) * 18));
-    return day < 0.75 ? 0 : rate;
+    if (day < 0.48) return rate * (1 + 0.6 * sin((day - 0.15) * 18));
+    return day < 0.78 ? 0 : 1.2 * rate;
 }
 
 int main(int count, char **arguments)
@@ -550,15 +552,15 @@ int main(int count, char **arguments)
         fprintf(csv, "step,running,waiting,finished,evicted,needed,held,empty,weights,prefixes,sequences,chats,shared,"
                      "reserve_max,copy_grow,copied,asleep,driver_calls,budget\n");
 
-    /* As many requests as the budget can serve when sequences live some 300 steps. */
-    double rate = (double)options.budget / (400.0 * TOKEN_BYTES) / 420.0, due = 0;
+    /* About as many requests as the budget can serve; at the rush too many. */
+    double rate = (double)options.budget / (400.0 * TOKEN_BYTES) / 600.0, due = 0;
     uint64_t kv_peak = 0, max_peak = 0, copy_peak = 0, running_sum = 0, busy = 0;
     double held_sum = 0, needed_sum = 0, max_sum = 0, copy_sum = 0;
     uint32_t number = 0;
     bool asleep = false;
     for (uint32_t step = 0; step < options.steps; step++) {
         double day = (double)step / options.steps;
-        bool night = day >= 0.68 && day < 0.75;
+        bool night = day >= 0.70 && day < 0.78;
         if (night && !asleep) { /* nobody asks: the GPU is somebody else's */
             while (running_count) decode();
             verify_rest();

@@ -13,6 +13,7 @@
 enum {
     TICK_FREES = 64,   /* looks at the clock once in so many frees, a power of two */
     TICK_MS = 100,     /* gives empties back by policy at most so often */
+    COLLECT_BYTES = 1 << 20, /* a request of so much collects first what waited for second streams */
     SAMPLE_BYTES = 2 << 20, /* of growth of the requested peak: time to look at what is held */
 };
 
@@ -181,6 +182,7 @@ static void *allocate(ssize_t size, int device, void *stream, char *buffer, size
     if (size < 0) status = ACRE_INVALID_ARGUMENT;
     else if (heap) {
         if (atomic_load_explicit(&d->open_pools, memory_order_relaxed)) pools_route(device, heap, stream);
+        if (size >= COLLECT_BYTES && atomic_load_explicit(&d->uses, memory_order_relaxed)) acre_cuda_tick(heap);
         status = acre_cuda_alloc(heap, (uint64_t)size, 0, category_now, stream, &block);
         if (status == ACRE_OK) {
             count_alloc(d, heap, (uint64_t)size);
@@ -269,7 +271,9 @@ void acre_torch_record_stream(void *ptr, void *stream)
 {
     for (int device = 0; device < DEVICES_MAX && ptr; device++) {
         acre_cuda *heap = device_heap_if_any(device);
-        if (heap && acre_cuda_record_use(heap, ptr, stream) == ACRE_OK) return;
+        if (!heap || acre_cuda_record_use(heap, ptr, stream) != ACRE_OK) continue;
+        atomic_store_explicit(&devices[device].uses, true, memory_order_relaxed);
+        return;
     }
 }
 

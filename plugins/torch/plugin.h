@@ -37,6 +37,7 @@ typedef struct device_heap {
     _Atomic uint64_t held_peak_at_reset;
     _Atomic uint32_t open_pools;
     _Atomic uint64_t tick_ms;
+    _Atomic bool uses; /* some block was used by a second stream, once */
     pthread_mutex_t failure_lock; /* guards failure */
     char failure[2048];           /* the last one, as text; "" = none */
 } device_heap;
