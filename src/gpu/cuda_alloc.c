@@ -1,10 +1,10 @@
 /* cuda_alloc: requests, from the hit to the report that says why there is nothing.
  *
- *   acre_cuda_alloc -> stream's record -> its lane -> small or large range -> paged_alloc: a hole in mapped pages? done
- *                                                         │ no: loose pages, empties that the GPU is done with, new ones
- *                                                         │ no:
- *        cuda_attempt_all: collect what has been passed -> wait for empties -> wait for pending blocks
- *                          -> ask on_limit -> pass the budget, if the category may -> report
+ *   acre_cuda_alloc -> stream's record -> its lane -> small or large range -> paged_alloc
+ *        a hole in mapped pages: done, without a driver call
+ *        else loose pages, empties that the GPU is done with, new ones
+ *        else cuda_attempt_all: collect what has been passed -> wait for empties -> wait for pending blocks
+ *                               -> ask on_limit -> pass the budget, if the category may -> report
  *
  * After each step the request is tried anew. A category's budget is asked first, with each try, since a step may have
  * made room in it. */
@@ -14,7 +14,7 @@
 
 enum { ON_LIMIT_ROUNDS_MAX = 64 };
 
-/* --- when memory is short ------------------------------------------------------------------------------------------ */
+/* --- when memory is short ---------------------------------------------------------------------------------------- */
 
 static bool is_short(acre_status status)
 {
@@ -116,7 +116,7 @@ acre_status cuda_attempt_all(acre_cuda *h, uint32_t category, uint64_t bytes, ui
     return status;
 }
 
-/* --- alloc ---------------------------------------------------------------------------------------------------------- */
+/* --- alloc ------------------------------------------------------------------------------------------------------- */
 
 typedef struct wish {
     acre_cuda *h;
@@ -216,7 +216,7 @@ acre_status acre_cuda_alloc(acre_cuda *h, uint64_t bytes, uint64_t alignment, ui
     return acre_cuda_alloc_request(h, &q, block);
 }
 
-/* --- resize --------------------------------------------------------------------------------------------------------- */
+/* --- resize ------------------------------------------------------------------------------------------------------ */
 
 typedef struct growth {
     acre_cuda *h;
@@ -273,7 +273,7 @@ acre_status acre_cuda_resize(acre_cuda *h, void *block, uint64_t new_bytes)
     return cuda_attempt_all(h, g.block.category, g.bytes, unit, g.range, grow, &g);
 }
 
-/* --- share ---------------------------------------------------------------------------------------------------------- */
+/* --- share ------------------------------------------------------------------------------------------------------- */
 
 typedef struct view {
     acre_cuda *h;

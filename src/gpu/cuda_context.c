@@ -1,8 +1,8 @@
 /* cuda_context: driver calls as paged_store.h wants them: create, release, map, unmap and set access, in batches, with
  * the device's context current and without a trace in the calling thread afterwards.
  *
- * Neighbouring pages go into one cuMemSetAccess and one cuMemUnmap. Before pages are unmapped, the GPU must have passed
- * their page points. A thread that may wait does so; one that may not (acre_cuda_tick, and requests unless
+ * Neighbouring pages go into one cuMemSetAccess and one cuMemUnmap. Before pages are unmapped, the GPU must have
+ * passed their page points. A thread that may wait does so; one that may not (acre_cuda_tick, and requests unless
  * wait_before_growth) answers BUSY, and the store takes other memory. */
 #include <stdio.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* cuda_export: blocks that another process may map, and blocks that another process made.
  *
- * Such a block is one driver allocation, since that is what a file descriptor names. It has addresses of its own at the
- * end of the reservation, cut in pages by a suballocator. They are few and large: a list under lanes_lock will do, and
- * that lock is no hit's. What the driver still holds of a block (a mapping, a handle) is written down, so a failure
- * half way is finished by the next try. */
+ * Such a block is one driver allocation, since that is what a file descriptor names. It has addresses of its own at
+ * the end of the reservation, cut in pages by a suballocator. They are few and large: a list under lanes_lock will
+ * do, and that lock is no hit's. What the driver still holds of a block (a mapping, a handle) is written down, so a
+ * failure half way is finished by the next try. */
 #include "acre/suballoc.h"
 #include "gpu/cuda_heap.h"
 #include "page/arena.h"
@@ -15,7 +15,7 @@ cuda_export *cuda_export_find(acre_cuda *h, const void *block)
     return e;
 }
 
-/* --- making ------------------------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------------------------------------ */
 
 static acre_status addresses(acre_cuda *h, cuda_export *e)
 {
@@ -175,7 +175,7 @@ acre_status cuda_export_alloc(acre_cuda *h, const acre_cuda_request *request, cu
     return status;
 }
 
-/* --- ending ------------------------------------------------------------------------------------------------------- */
+/* --- ending ------------------------------------------------------------------------------------------------------ */
 
 bool cuda_export_drop(acre_cuda *h, cuda_export *e, paged_failure *failure)
 {
@@ -208,7 +208,7 @@ void cuda_exports_destroy(acre_cuda *h)
     h->export_addresses = NULL;
 }
 
-/* --- public ------------------------------------------------------------------------------------------------------- */
+/* --- public ------------------------------------------------------------------------------------------------------ */
 
 acre_status acre_cuda_export(acre_cuda *h, void *block, int *fd)
 {

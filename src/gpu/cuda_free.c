@@ -10,7 +10,7 @@
 #include "gpu/cuda_heap.h"
 #include "page/arena.h"
 
-/* --- recorded uses: tags change under uses_lock --------------------------------------------------------------------- */
+/* --- recorded uses: tags change under uses_lock ------------------------------------------------------------------ */
 
 static cuda_uses *uses_of(uint64_t tag)
 {
@@ -92,7 +92,7 @@ acre_status acre_cuda_record_use(acre_cuda *h, void *block, void *stream)
     return status;
 }
 
-/* --- the end of a block --------------------------------------------------------------------------------------------- */
+/* --- the end of a block ------------------------------------------------------------------------------------------ */
 
 /* Nobody has to be waited for. */
 static acre_status free_now(cuda_range *r, const paged_block *b, paged_failure *failure)
@@ -151,7 +151,7 @@ static void advance(acre_cuda *h, cuda_pending *p)
     finish(h, p);
 }
 
-/* --- the retire queue's questions ------------------------------------------------------------------------------------ */
+/* --- the retire queue's questions -------------------------------------------------------------------------------- */
 
 static cuda_stream *timeline_stream(acre_cuda *h, uint64_t timeline)
 {
@@ -196,7 +196,7 @@ bool cuda_collect(acre_cuda *h)
     return false;
 }
 
-/* --- free ------------------------------------------------------------------------------------------------------------ */
+/* --- free -------------------------------------------------------------------------------------------------------- */
 
 static uint32_t count_uses(const cuda_uses *uses)
 {
@@ -230,7 +230,8 @@ static cuda_pending *make_pending(acre_cuda *h, const cuda_uses *uses, cuda_stre
 static void start_waiting(acre_cuda *h, cuda_pending *p)
 {
     paged_failure failure;
-    for (uint32_t i = 0; i < p->count; i++) (void)cuda_stream_poll(h, p->waits[i].stream, &failure);
+    for (uint32_t i = 0; i < p->count; i++)
+        if (cuda_stream_is_due(p->waits[i].stream)) (void)cuda_stream_poll(h, p->waits[i].stream, &failure);
     advance(h, p);
 }
 
@@ -257,13 +258,12 @@ static bool is_home(const cuda_lane *lane, const cuda_stream *s)
     return lane->capture != NULL && atomic_load_explicit(&lane->capture->stream, memory_order_acquire) == s;
 }
 
-/* At most once in some milliseconds: large blocks are what empties pages, and an event in time saves a wait later. */
+/* Large blocks are what empties pages, and an event in time saves a wait later. */
 static void keep_events_going(acre_cuda *h, cuda_stream *s, uint64_t bytes)
 {
     if (bytes < h->page_bytes) return;
-    if (atomic_load_explicit(&s->polled_ms, memory_order_relaxed) == os_now_ms()) return;
     paged_failure failure;
-    (void)cuda_stream_poll(h, s, &failure);
+    if (cuda_stream_is_due(s)) (void)cuda_stream_poll(h, s, &failure);
 }
 
 static acre_status free_pending(acre_cuda *h, cuda_range *r, uint64_t offset, cuda_stream *s)

@@ -1,7 +1,7 @@
 /* cuda_heap: making and ending the memory of one device, and its upkeep. See cuda_heap.h.
  *
- * Creation goes through parts, each of which can fail, and destruction takes apart whatever parts there are, so a failed
- * creation is a destruction. Device memory is not touched before the first block. */
+ * Creation goes through parts, each of which can fail, and destruction takes apart whatever parts there are, so a
+ * failed creation is a destruction. Device memory is not touched before the first block. */
 #include "gpu/cuda_heap.h"
 
 #include <stdarg.h>
@@ -42,13 +42,14 @@ static acre_status answer(const creation *c, CUresult result, const char *call)
     return status;
 }
 
-/* --- the device ---------------------------------------------------------------------------------------------------- */
+/* --- the device -------------------------------------------------------------------------------------------------- */
 
 static acre_status check_options(const creation *c)
 {
     const acre_cuda_options *o = c->options;
     if (o->page_bytes != 0 && !is_power_of_two(o->page_bytes))
-        return refuse(c, ACRE_INVALID_ARGUMENT, "page_bytes %llu is no power of two", (unsigned long long)o->page_bytes);
+        return refuse(c, ACRE_INVALID_ARGUMENT, "page_bytes %llu is no power of two",
+                      (unsigned long long)o->page_bytes);
     if (o->peer_count > ACRE_CUDA_PEERS_MAX || (o->peer_count != 0 && o->peers == NULL))
         return refuse(c, ACRE_INVALID_ARGUMENT, "peer_count %u is above %d, or there are none", o->peer_count,
                       ACRE_CUDA_PEERS_MAX);
@@ -58,6 +59,11 @@ static acre_status check_options(const creation *c)
     if (o->own_lanes & ~bits_mask(count))
         return refuse(c, ACRE_INVALID_ARGUMENT, "own_lanes names categories above the %u that there are", count);
     return ACRE_OK;
+}
+
+static acre_status attribute(const creation *c, int which, int *value)
+{
+    return answer(c, c->h->driver.device_attribute(value, which, c->h->device), "cuDeviceGetAttribute");
 }
 
 static acre_status find_device(const creation *c)
@@ -78,15 +84,12 @@ static acre_status find_device(const creation *c)
         return refuse(c, ACRE_NOT_SUPPORTED, "there is no device %d: there are %d", ordinal, count);
     status = answer(c, d->device_get(&h->device, ordinal), "cuDeviceGet");
     if (status == ACRE_OK)
-        status = answer(c, d->device_attribute(&vmm, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, h->device),
-                        "cuDeviceGetAttribute");
+        status = attribute(c, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, &vmm);
     if (status == ACRE_OK && !vmm)
         return refuse(c, ACRE_NOT_SUPPORTED, "device %d has no virtual memory management", ordinal);
     int exports = 0;
     if (status == ACRE_OK)
-        status = answer(c, d->device_attribute(&exports, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED,
-                                               h->device),
-                        "cuDeviceGetAttribute");
+        status = attribute(c, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, &exports);
     h->can_export = exports && d->export_handle != NULL && d->import_handle != NULL;
     size_t total = 0;
     if (status == ACRE_OK) status = answer(c, d->device_total(&total, h->device), "cuDeviceTotalMem_v2");
@@ -130,7 +133,7 @@ static acre_status choose_pages(const creation *c)
     return ACRE_OK;
 }
 
-/* --- addresses ------------------------------------------------------------------------------------------------------ */
+/* --- addresses --------------------------------------------------------------------------------------------------- */
 
 static void set_groups(acre_cuda *h)
 {
@@ -224,7 +227,7 @@ static acre_status build(const creation *c)
     return status;
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------------------------------- */
 
 acre_status acre_cuda_create(const acre_cuda_options *options, acre_cuda **heap, acre_cuda_error *why)
 {
@@ -335,7 +338,7 @@ void acre_cuda_destroy(acre_cuda *h)
     arena_free(h, sizeof *h);
 }
 
-/* --- upkeep --------------------------------------------------------------------------------------------------------- */
+/* --- upkeep ------------------------------------------------------------------------------------------------------ */
 
 static acre_status upkeep(acre_cuda *h, bool by_policy, uint64_t keep_bytes, uint64_t *given_back)
 {

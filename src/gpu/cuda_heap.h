@@ -5,8 +5,8 @@
  *   addresses   | slice 0     | slice 1     | … | room: blocks with own pages | exports and imports |
  *                  lane          lane
  *
- *   slice       addresses of one lane: the first quarter for blocks up to ACRE_CUDA_SMALL_MAX, the rest for larger ones;
- *               so pointer -> lane is a subtraction and a shift
+ *   slice       addresses of one lane: the first quarter for blocks up to ACRE_CUDA_SMALL_MAX, the rest for larger
+ *               ones; so pointer -> lane is a subtraction and a shift
  *   lane        two paged ranges, for one stream (its *home*) and one group of categories. A free on the home stream
  *               is a free at once: whatever home is asked to do next comes after it. Every other free waits in the
  *               retire queue. A lane without a home (the room, and the common lane of a group when slices run out) has
@@ -19,8 +19,8 @@
  *               point is passed: this is what stands between a free at once and a page that is taken from under a
  *               kernel.
  *
- * Locks, outermost first: lanes_lock (making and removing lanes, captures and exports), a stream's lock (its event; held
- * during driver calls; no hit takes either), uses_lock (recorded uses and pending marks of blocks), then those of
+ * Locks, outermost first: lanes_lock (making and removing lanes, captures and exports), a stream's lock (its event;
+ * held during driver calls; no hit takes either), uses_lock (recorded uses and pending marks of blocks), then those of
  * paged_store.h and retire.h. error_lock is innermost. */
 #ifndef ACRE_GPU_CUDA_HEAP_H
 #define ACRE_GPU_CUDA_HEAP_H
@@ -62,7 +62,7 @@ typedef struct cuda_stream {
     lock lock; /* guards: */
     CUevent event;
     uint64_t recorded;          /* the point that the event under way stands for */
-    bool under_way;
+    _Atomic bool under_way;     /* others may look, to see whether a question is worth it */
 } cuda_stream;
 
 /* The unit that paged_range.h works on. */
@@ -82,8 +82,8 @@ struct cuda_lane {
     cuda_range small, large;
 };
 
-/* Graphs that share a lane. Its pages live in a store of their own, so that nobody takes them over, and none is unmapped
- * before the capture is released. A free on the stream that is being captured is a free at once. */
+/* Graphs that share a lane. Its pages live in a store of their own, so that nobody takes them over, and none is
+ * unmapped before the capture is released. A free on the stream that is being captured is a free at once. */
 struct cuda_capture {
     cuda_capture *next;
     uint64_t number;
@@ -178,7 +178,7 @@ struct acre_cuda {
     retire_queue retire;
 };
 
-/* --- cuda_context.c: the driver, called with its context current and the thread's capture mode relaxed ------------ */
+/* --- cuda_context.c: the driver, called with its context current and the thread's capture mode relaxed ----------- */
 
 typedef struct cuda_scope {
     int mode;
@@ -195,7 +195,7 @@ void cuda_note_error(acre_cuda *h, acre_status status, CUresult result, const ch
 bool cuda_may_wait(bool may);
 paged_provider cuda_provider(acre_cuda *h);
 
-/* --- cuda_stream.c ------------------------------------------------------------------------------------------------- */
+/* --- cuda_stream.c ----------------------------------------------------------------------------------------------- */
 
 /* The record of a stream, made if need be. */
 acre_status cuda_stream_get(acre_cuda *h, void *handle, cuda_stream **stream);
@@ -209,6 +209,8 @@ static inline bool cuda_stream_passed(const cuda_stream *s, uint64_t point)
 }
 /* Asks about the event under way; records one if there are points that none stands for. Does not wait. */
 bool cuda_stream_poll(acre_cuda *h, cuda_stream *s, paged_failure *failure);
+/* Is a question worth a driver call: no event is under way, or the last answer is some milliseconds old? */
+bool cuda_stream_is_due(const cuda_stream *s);
 /* False: the driver failed, or the stream is being captured. */
 bool cuda_stream_wait(acre_cuda *h, cuda_stream *s, uint64_t point, paged_failure *failure);
 /* Everything that all streams were given. */
@@ -217,7 +219,7 @@ bool cuda_streams_wait(acre_cuda *h, paged_failure *failure);
 acre_status cuda_stream_end(acre_cuda *h, cuda_stream *s, paged_failure *failure);
 void cuda_streams_destroy(acre_cuda *h);
 
-/* --- cuda_lane.c --------------------------------------------------------------------------------------------------- */
+/* --- cuda_lane.c ------------------------------------------------------------------------------------------------- */
 
 /* The lane for blocks of this category that this stream asks for. */
 acre_status cuda_lane_get(acre_cuda *h, cuda_stream *s, uint32_t category, cuda_lane **lane);
@@ -234,7 +236,7 @@ void cuda_range_mark(cuda_range *r, uint64_t offset, uint64_t bytes);
 typedef bool cuda_each_range(void *context, cuda_range *range);
 void cuda_ranges(acre_cuda *h, cuda_each_range *visit, void *context);
 
-/* --- cuda_free.c --------------------------------------------------------------------------------------------------- */
+/* --- cuda_free.c ------------------------------------------------------------------------------------------------- */
 
 retire_owner cuda_retire_owner(acre_cuda *h);
 /* Waits until some pending block is free, or one stream further. False: there is none that waiting can help. */
@@ -243,7 +245,7 @@ cuda_stream *cuda_tag_stream(acre_cuda *h, uint64_t tag);
 /* For the streams that were recorded for the block. */
 bool cuda_tag_wait(acre_cuda *h, uint64_t tag, paged_failure *failure);
 
-/* --- cuda_export.c ------------------------------------------------------------------------------------------------- */
+/* --- cuda_export.c ----------------------------------------------------------------------------------------------- */
 
 acre_status cuda_export_alloc(acre_cuda *h, const acre_cuda_request *request, cuda_stream *s, void **block);
 /* Under lanes_lock. */
@@ -253,7 +255,7 @@ bool cuda_export_drop(acre_cuda *h, cuda_export *e, paged_failure *failure);
 /* Frees all, at destroy. */
 void cuda_exports_destroy(acre_cuda *h);
 
-/* --- cuda_alloc.c -------------------------------------------------------------------------------------------------- */
+/* --- cuda_alloc.c ------------------------------------------------------------------------------------------------ */
 
 /* One try of something that needs memory. exceed: budgets may be passed. */
 typedef acre_status cuda_attempt(void *context, bool exceed, paged_failure *failure);

@@ -8,7 +8,7 @@
 #include "gpu/cuda_heap.h"
 #include "page/arena.h"
 
-/* --- making -------------------------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------------------------------------ */
 
 static size_t points_bytes(const acre_cuda *h, uint64_t bytes) { return bytes / h->page_bytes * sizeof(uint64_t); }
 
@@ -167,7 +167,7 @@ acre_status cuda_lane_get(acre_cuda *h, cuda_stream *s, uint32_t category, cuda_
     return lane_get_slow(h, s, group, lane);
 }
 
-/* --- finding ------------------------------------------------------------------------------------------------------- */
+/* --- finding ----------------------------------------------------------------------------------------------------- */
 
 bool cuda_locate(acre_cuda *h, const void *block, cuda_range **range, uint64_t *offset)
 {

@@ -1,5 +1,6 @@
-/* cuda_report: what the heap can be asked about itself. Figures come from the ledger, the stores and counters; nothing is
- * kept for the sake of a report. One list of figures makes the struct and the JSON (acre/cuda.h, acre/gpu.h). */
+/* cuda_report: what the heap can be asked about itself. Figures come from the ledger, the stores and counters;
+ * nothing is kept for the sake of a report. One list of figures makes the struct and the JSON (acre/cuda.h,
+ * acre/gpu.h). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +9,7 @@
 #include "gpu/cuda_heap.h"
 #include "page/arena.h"
 
-/* --- figures -------------------------------------------------------------------------------------------------------- */
+/* --- figures ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t load(const _Atomic uint64_t *word) { return atomic_load_explicit(word, memory_order_relaxed); }
 
@@ -100,7 +101,7 @@ acre_status acre_cuda_error_read(acre_cuda *h, acre_cuda_error *error)
     return ACRE_OK;
 }
 
-/* --- blocks --------------------------------------------------------------------------------------------------------- */
+/* --- blocks ------------------------------------------------------------------------------------------------------ */
 
 static acre_cuda_block describe(const cuda_range *r, const paged_block *b)
 {
@@ -183,7 +184,7 @@ acre_status acre_cuda_walk(acre_cuda *h, acre_cuda_visit *visit, void *context)
     return ACRE_OK;
 }
 
-/* --- JSON ----------------------------------------------------------------------------------------------------------- */
+/* --- JSON -------------------------------------------------------------------------------------------------------- */
 
 typedef struct text {
     char *buffer;
@@ -264,7 +265,7 @@ size_t acre_cuda_report(acre_cuda *h, char *buffer, size_t bytes)
     return t.length;
 }
 
-/* --- check ---------------------------------------------------------------------------------------------------------- */
+/* --- check ------------------------------------------------------------------------------------------------------- */
 
 typedef struct sums {
     acre_cuda *h;
@@ -305,7 +306,7 @@ static void check_ledger(sums *s)
     for (uint32_t i = 0; i < h->ledger.category_count && s->wrong == NULL; i++) {
         const gpu_category_row *row = &h->ledger.categories[i];
         if (load(&row->live) != s->live[i]) s->wrong = "a category's live bytes are not those of its blocks";
-        else if (load(&row->pending) != s->pending[i]) s->wrong = "a category's pending bytes are not those of its blocks";
+        else if (load(&row->pending) != s->pending[i]) s->wrong = "a category miscounts its pending bytes";
         else if (load(&row->blocks) != s->blocks[i]) s->wrong = "a category miscounts its blocks";
     }
     if (s->wrong == NULL && load(&h->asleep_bytes) != s->asleep) s->wrong = "asleep bytes are not those of the blocks";

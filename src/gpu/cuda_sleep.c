@@ -1,12 +1,12 @@
 /* cuda_sleep: memory that is put aside: categories that sleep, captures, and streams that end.
  *
  * Sleep walks the ranges and lets each range's blocks of the category lose their pages; the addresses stay, and wake
- * puts pages there again, all or none. A capture's lane has a store of its own: nobody takes pages over from it, and none
- * is unmapped while a graph may come back to it. */
+ * puts pages there again, all or none. A capture's lane has a store of its own: nobody takes pages over from it, and
+ * none is unmapped while a graph may come back to it. */
 #include "gpu/cuda_heap.h"
 #include "page/arena.h"
 
-/* --- sleep and wake ------------------------------------------------------------------------------------------------- */
+/* --- sleep and wake ---------------------------------------------------------------------------------------------- */
 
 typedef struct nap {
     acre_cuda *h;
@@ -122,7 +122,7 @@ acre_status acre_cuda_wake(acre_cuda *h, uint32_t category, acre_cuda_copy *rest
     return ACRE_OK;
 }
 
-/* --- streams that end ------------------------------------------------------------------------------------------------ */
+/* --- streams that end -------------------------------------------------------------------------------------------- */
 
 acre_status acre_cuda_stream_done(acre_cuda *h, void *stream)
 {
@@ -133,7 +133,7 @@ acre_status acre_cuda_stream_done(acre_cuda *h, void *stream)
     return cuda_stream_end(h, s, &failure);
 }
 
-/* --- captures -------------------------------------------------------------------------------------------------------- */
+/* --- captures ---------------------------------------------------------------------------------------------------- */
 
 /* Under lanes_lock. */
 static cuda_capture *find_capture(acre_cuda *h, uint64_t number)

@@ -6,12 +6,12 @@
  *             passed = 3 ─┘
  *
  * There is one event per stream. When it has been passed, and there are points beyond, the next question records it
- * anew: so recording costs once per time that the GPU needs, however many blocks are freed meanwhile, and nothing while
- * nobody asks. An event that is recorded later than the free stands for more work than it had to: safe.
+ * anew: so recording costs once per time that the GPU needs, however many blocks are freed meanwhile, and nothing
+ * while nobody asks. An event that is recorded later than the free stands for more work than it had to: safe.
  *
  * Records of streams are found without a lock, through a small table by handle, and live as long as the heap. A stream
- * that the program destroys (acre_cuda_stream_done) leaves its record, with its lanes, to the next new stream, once its
- * last event has been passed. */
+ * that the program destroys (acre_cuda_stream_done) leaves its record, with its lanes, to the next new stream, once
+ * its last event has been passed. */
 #include <string.h>
 
 #include "gpu/cuda_heap.h"
@@ -24,16 +24,18 @@ static uint32_t slot_of(const void *handle)
 }
 _Static_assert(CUDA_STREAM_CACHE == 64, "slot_of has six bits");
 
-/* --- events: all under the stream's lock --------------------------------------------------------------------------- */
+/* --- events: all under the stream's lock ------------------------------------------------------------------------- */
 
-/* False: not passed yet, or *failure. */
+static bool is_under_way(const cuda_stream *s) { return atomic_load_explicit(&s->under_way, memory_order_relaxed); }
+
+/* False: *failure. Not being passed yet is an answer. */
 static bool ask(acre_cuda *h, cuda_stream *s, bool wait, paged_failure *failure)
 {
     CUresult result = wait ? h->driver.event_wait(s->event) : h->driver.event_query(s->event);
     if (result == CUDA_ERROR_NOT_READY) return true;
     const char *call = wait ? "cuEventSynchronize" : "cuEventQuery";
     if (cuda_answer(h, result, call, failure) != ACRE_OK) return false;
-    s->under_way = false;
+    atomic_store_explicit(&s->under_way, false, memory_order_relaxed);
     atomic_store_explicit(&s->passed, s->recorded, memory_order_release);
     return true;
 }
@@ -41,7 +43,7 @@ static bool ask(acre_cuda *h, cuda_stream *s, bool wait, paged_failure *failure)
 /* The last event of a stream that is gone stands for every point, whenever it was given out. */
 static bool is_over(cuda_stream *s)
 {
-    if (s->under_way || !atomic_load_explicit(&s->gone, memory_order_acquire)) return false;
+    if (is_under_way(s) || !atomic_load_explicit(&s->gone, memory_order_acquire)) return false;
     atomic_store_explicit(&s->passed, atomic_load_explicit(&s->points, memory_order_acquire), memory_order_release);
     return true;
 }
@@ -51,9 +53,11 @@ static bool record(acre_cuda *h, cuda_stream *s, paged_failure *failure)
 {
     CUstream stream = atomic_load_explicit(&s->handle, memory_order_relaxed);
     int status = CU_STREAM_CAPTURE_STATUS_NONE;
-    if (h->driver.stream_capturing != NULL &&
-        cuda_answer(h, h->driver.stream_capturing(stream, &status), "cuStreamIsCapturing", failure) != ACRE_OK)
-        return false;
+    CUresult answer = CUDA_SUCCESS;
+    if (h->driver.stream_capturing != NULL) answer = h->driver.stream_capturing(stream, &status);
+    /* The default stream says so while a stream is captured that it is ordered with. */
+    if (answer == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT) status = CU_STREAM_CAPTURE_STATUS_ACTIVE;
+    else if (cuda_answer(h, answer, "cuStreamIsCapturing", failure) != ACRE_OK) return false;
     if (status != CU_STREAM_CAPTURE_STATUS_NONE) {
         *failure = (paged_failure){.status = ACRE_BUSY};
         return false;
@@ -62,14 +66,14 @@ static bool record(acre_cuda *h, cuda_stream *s, paged_failure *failure)
     uint64_t points = atomic_load_explicit(&s->points, memory_order_acquire);
     if (cuda_answer(h, h->driver.event_record(s->event, stream), "cuEventRecord", failure) != ACRE_OK) return false;
     s->recorded = points;
-    s->under_way = true;
+    atomic_store_explicit(&s->under_way, true, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->events_recorded, 1, memory_order_relaxed);
     return true;
 }
 
 static bool wants_event(const cuda_stream *s)
 {
-    return !s->under_way && !atomic_load_explicit(&s->gone, memory_order_relaxed) &&
+    return !is_under_way(s) && !atomic_load_explicit(&s->gone, memory_order_relaxed) &&
            atomic_load_explicit(&s->points, memory_order_relaxed) >
                atomic_load_explicit(&s->passed, memory_order_relaxed);
 }
@@ -77,12 +81,17 @@ static bool wants_event(const cuda_stream *s)
 static bool poll_locked(acre_cuda *h, cuda_stream *s, paged_failure *failure)
 {
     cuda_scope scope;
-    if (is_over(s) || (!s->under_way && !wants_event(s))) return true;
+    if (is_over(s) || (!is_under_way(s) && !wants_event(s))) return true;
     if (!cuda_enter(h, &scope, failure)) return false;
-    bool asked = !s->under_way || ask(h, s, false, failure);
+    bool asked = !is_under_way(s) || ask(h, s, false, failure);
     if (asked && !is_over(s) && wants_event(s)) asked = record(h, s, failure);
     cuda_leave(h, &scope);
     return asked;
+}
+
+bool cuda_stream_is_due(const cuda_stream *s)
+{
+    return !is_under_way(s) || atomic_load_explicit(&s->polled_ms, memory_order_relaxed) != os_now_ms();
 }
 
 bool cuda_stream_poll(acre_cuda *h, cuda_stream *s, paged_failure *failure)
@@ -103,7 +112,7 @@ bool cuda_stream_wait(acre_cuda *h, cuda_stream *s, uint64_t point, paged_failur
     lock_acquire(&s->lock);
     if (cuda_enter(h, &scope, failure)) {
         while (done && !cuda_stream_passed(s, point)) {
-            if (s->under_way) done = ask(h, s, true, failure);
+            if (is_under_way(s)) done = ask(h, s, true, failure);
             else if (!is_over(s)) done = record(h, s, failure);
         }
         cuda_leave(h, &scope);
@@ -154,7 +163,7 @@ acre_status cuda_stream_end(acre_cuda *h, cuda_stream *s, paged_failure *failure
     return status;
 }
 
-/* --- records ------------------------------------------------------------------------------------------------------- */
+/* --- records ----------------------------------------------------------------------------------------------------- */
 
 static cuda_stream *search(acre_cuda *h, void *handle)
 {

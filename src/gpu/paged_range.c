@@ -210,29 +210,31 @@ void paged_describe(const paged_range *range, const paged_area *area, uint32_t n
 
 /* --- pages under blocks ----------------------------------------------------------------------------------------- */
 
-static paged_physical *wanted_at(const paged_origin *origin, paged_span span, uint64_t at)
-{
-    return paged_page_at(origin->range, origin->first + (at - span.first))->physical;
-}
-
-/* Mapped, but not for the block that is to be here: without access, or, where a view is to be, other memory than the
- * origin's: what an older block left behind, empty. */
-static bool is_in_the_way(const paged_page *page, paged_span span, uint64_t at, const paged_origin *origin)
-{
-    return page->bare || (origin != NULL && page->physical != NULL && page->physical != wanted_at(origin, span, at));
-}
-
 /* Every page of the span gets one more user. Returns how many of them are not there yet. */
-static uint64_t add_user(paged_range *range, paged_span span, const paged_origin *origin)
+static uint64_t add_user(paged_range *range, paged_span span)
 {
     uint64_t missing = 0;
     for (uint64_t at = span.first; at < span.end; at++) {
         paged_page *page = paged_page_at(range, at);
         page->used++;
         if (page->physical != NULL && page->physical->empty) paged_unput(range->store, page->physical);
-        if (page->physical == NULL || page->busy || is_in_the_way(page, span, at, origin)) missing++;
+        if (page->physical == NULL || page->busy || page->bare) missing++;
     }
     return missing;
+}
+
+/* What is mapped behind the span is not what is to be mapped there. Returns how many pages that is. A busy page is
+ * being unmapped, and if that fails it is bare like the others. */
+static uint64_t refuse_present(paged_range *range, paged_span span)
+{
+    uint64_t present = 0;
+    for (uint64_t at = span.first; at < span.end; at++) {
+        paged_page *page = paged_page_at(range, at);
+        if (page->physical == NULL) continue;
+        page->bare = true;
+        present++;
+    }
+    return present;
 }
 
 /* Would so many new pages pass the budget for sure? Asked first, so that no driver call is made in vain. */
@@ -245,15 +247,21 @@ static bool budget_forbids(const paged_store *store, uint64_t missing, const pag
     return heap.budget_bytes != 0 && heap.held_bytes + needed > heap.budget_bytes;
 }
 
-/* A bare page that nobody works on: unmapped, to be mapped anew. False: the driver fails at it. */
-static bool clear_bare(paged_range *range, uint64_t number, const paged_call *call)
+/* Bare pages from `at` on that nobody works on are unmapped, to be mapped anew. False: the driver fails at it. */
+static bool clear_bare(paged_range *range, paged_span span, uint64_t at, const paged_call *call)
 {
-    paged_page *page = paged_page_at(range, number);
-    paged_place place = {range, number, page->physical};
-    page->busy = true;
-    if (paged_unmap(range->store, &place, 1, call->failure) == 0) return false;
-    if (place.physical->refs == 0) paged_put_loose(range->store, place.physical);
-    return true;
+    paged_place places[PAGED_BATCH_PAGES];
+    uint32_t count = 0;
+    for (; at < span.end && count < PAGED_BATCH_PAGES; at++) {
+        paged_page *page = paged_page_at(range, at);
+        if (!page->bare || page->busy) continue;
+        page->busy = true;
+        places[count++] = (paged_place){range, at, page->physical};
+    }
+    uint32_t done = paged_unmap(range->store, places, count, call->failure);
+    for (uint32_t i = 0; i < done; i++)
+        if (places[i].physical->refs == 0) paged_put_loose(range->store, places[i].physical);
+    return done == count;
 }
 
 typedef struct batch {
@@ -308,9 +316,9 @@ static uint64_t fill_some(paged_range *range, paged_span span, uint64_t at, cons
     batch b = {.count = 0};
     for (; at < span.end && b.count < PAGED_BATCH_PAGES; at++) {
         paged_page *page = paged_page_at(range, at);
-        if (!page->busy && is_in_the_way(page, span, at, origin)) {
+        if (page->bare && !page->busy) {
             if (b.count != 0) break; /* first what is marked */
-            if (!clear_bare(range, at, call)) return span.end;
+            if (!clear_bare(range, span, at, call)) return span.end;
         }
         if (page->busy || page->physical != NULL) continue;
         page->busy = true;
@@ -318,7 +326,8 @@ static uint64_t fill_some(paged_range *range, paged_span span, uint64_t at, cons
     }
     if (b.count == 0) return at;
     if (origin != NULL) {
-        for (uint32_t i = 0; i < b.count; i++) b.physical[i] = wanted_at(origin, span, b.pages[i]);
+        for (uint32_t i = 0; i < b.count; i++)
+            b.physical[i] = paged_page_at(origin->range, origin->first + (b.pages[i] - span.first))->physical;
     } else {
         uint32_t got = paged_obtain(range->store, b.physical, b.count, call);
         if (got < b.count) {
@@ -332,13 +341,13 @@ static uint64_t fill_some(paged_range *range, paged_span span, uint64_t at, cons
 
 enum progress { ALL_THERE, OTHERS_WORK, OURS_TO_DO };
 
-static enum progress look_at(const paged_range *range, paged_span span, const paged_origin *origin)
+static enum progress look_at(const paged_range *range, paged_span span)
 {
     enum progress progress = ALL_THERE;
     for (uint64_t at = span.first; at < span.end; at++) {
         const paged_page *page = paged_page_at(range, at);
         if (page->busy) progress = OTHERS_WORK;
-        else if (page->physical == NULL || is_in_the_way(page, span, at, origin)) return OURS_TO_DO;
+        else if (page->physical == NULL || page->bare) return OURS_TO_DO;
     }
     return progress;
 }
@@ -348,7 +357,7 @@ static ACRE_NOINLINE acre_status fill(paged_range *range, paged_span span, const
                                       const paged_call *call)
 {
     enum progress progress;
-    while (call->failure->status == ACRE_OK && (progress = look_at(range, span, origin)) != ALL_THERE) {
+    while (call->failure->status == ACRE_OK && (progress = look_at(range, span)) != ALL_THERE) {
         if (progress == OTHERS_WORK) paged_wait_for_others(range->store);
         else for (uint64_t at = span.first; at < span.end;) at = fill_some(range, span, at, origin, call);
     }
@@ -358,7 +367,8 @@ static ACRE_NOINLINE acre_status fill(paged_range *range, paged_span span, const
 
 acre_status paged_enter_pages(paged_range *range, paged_span span, const paged_origin *origin, const paged_call *call)
 {
-    uint64_t missing = add_user(range, span, origin);
+    uint64_t missing = add_user(range, span);
+    if (origin != NULL) missing += refuse_present(range, span);
     if (likely(missing == 0)) return ACRE_OK;
     if (origin == NULL && budget_forbids(range->store, missing, call))
         *call->failure = (paged_failure){.status = ACRE_OVER_BUDGET};

@@ -5,11 +5,13 @@
  * for empty ones that are kept. It never touches memory and knows no driver: CUDA's virtual memory calls, Vulkan's
  * sparse binding and a table in a test are providers alike.
  *
- *    0                                 small_bytes                                     small_bytes + large_bytes
- *    ├──────── small area ─────────────────┼──────────────── large area ───────────────────────┤
- *    │▒▒▒▒▒▒▒·▒▒▒▒▒▒·····▒▒▒▒              │▓▓▓▓▓▓▓▓·········┊▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓···┊▓▓▓▓·······┊    │
- *    │ best fit, granules of 512 B         │ a slot each: the block and room behind it to grow  │
- *    │ pages: █ used ░ empty   unmapped    │ whole pages                                       │
+ *    0                                    small_bytes                            small_bytes + large_bytes
+ *    ├───────────── small area ─────────────┼────────────── large area ─────────────────────┤
+ *    │▒▒▒▒▒▒▒·▒▒▒▒▒▒·····▒▒▒▒               │▓▓▓▓▓▓▓▓·········┊▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓···┊▓▓▓▓····┊ │
+ *    │ best fit, granules of 512 B          │ a slot each: a block and room behind it         │
+ *    │████████████░░░░░█████                │████████         ┊███████████████   ┊████       │ mapped
+ *
+ *    ▒ ▓ blocks  · free addresses  █ pages in use  ░ an empty page that is kept
  *
  * Small area: exact best fit (alloc/coalesce.h) in granules, up to three named alignments. A page is mapped while a
  * block touches it; `used` counts them. A hole that covers a page empties it, whatever lives to both sides.
@@ -25,8 +27,9 @@
  * Blocks of different ranges may share pages (paged_share): same memory, other addresses. Blocks may sleep by category
  * (paged_sleep): their memory is gone, their addresses stay, and wake puts memory there again.
  *
- * Failures: each call does all or nothing (paged_wake, block by block); *failure tells which driver call failed. Where
- * unmapping or destroying fails, the memory stays known and is tried again by the next tick or trim.
+ * Failures: each call does all or nothing (paged_wake, block by block); *failure (may be NULL) tells which driver call
+ * failed first. Where unmapping or destroying fails, the memory stays known and is tried again by the next tick, trim
+ * or block that needs it.
  *
  * Thread-safe: everything under the store's lock, never with a driver call inside it. Two calls at once for one block:
  * the second gets ACRE_BUSY. Cost of a hit: the lock, O(log holes) for the offset, O(pages of the block). */
@@ -69,8 +72,8 @@ typedef struct paged_area {
 typedef struct paged_range_options {
     paged_store *store;
     void *owner;              /* given to the provider in each binding */
-    uint64_t small_bytes;     /* multiples of page_bytes; 0: no such area, but not both; */
-    uint64_t large_bytes;
+    uint64_t small_bytes;     /* multiples of page_bytes; one of them may be 0: no such area. small_bytes / granule */
+    uint64_t large_bytes;     /* and large_bytes / page_bytes below 2^32 - 1 */
     uint64_t granule_bytes;   /* of the small area: power of two, <= page_bytes; 0: 512 */
     uint64_t alignments[PAGED_ALIGNMENTS_MAX]; /* of the small area, served as fast as a granule; 0: none */
     uint64_t size_min;        /* no smaller block is asked for in the small area; 0: unknown */
@@ -113,7 +116,9 @@ acre_status paged_range_init(paged_range *range, const paged_range_options *opti
 acre_status paged_range_destroy(paged_range *range, paged_failure *failure);
 
 /* INVALID_ARGUMENT; TOO_LARGE: more than the area; NO_MEMORY: no addresses, bookkeeping or driver memory; OVER_BUDGET:
- * the heap's; SYSTEM: the driver failed. A block of bytes >= 1. No driver call if memory is mapped there already. */
+ * the heap's; SYSTEM: the driver failed. A block of bytes >= 1. No driver call if memory is mapped there already. A
+ * block that finds no addresses in its area goes to the other one. A call that fails leaves nothing mapped or created
+ * that was not before, but for empties from elsewhere: they are empty here now. */
 acre_status paged_alloc(paged_range *range, const paged_request *request, paged_block *block, paged_failure *failure);
 /* FOREIGN_POINTER, DOUBLE_FREE, BUSY. No driver call, unless the block's pages are shared: they are unmapped. If that
  * fails (status of the driver) the block is free all the same; its memory stays held until the next block at these
@@ -147,10 +152,11 @@ typedef struct paged_sleep_result {
     uint64_t freed_bytes;     /* driver memory that was given back (sleep) */
 } paged_sleep_result;
 
-/* Blocks of the categories in the mask (bit c: category c) lose their memory; pages that no other block needs are
- * unmapped and destroyed at once. They count as asleep, no longer as live. Needs save to be NULL or to succeed. OK also
- * if some were skipped; a status of the driver if unmapping or destroying failed: those pages are empty memory that is
- * still held, and the blocks sleep all the same. */
+/* Blocks of the categories in the mask (bit c: category c) lose their memory, and their contents if save (may be NULL)
+ * does not keep them; pages that no other block needs are unmapped and destroyed at once. They count as asleep, no
+ * longer as live. OK also if some were skipped; a status of the driver if unmapping or destroying failed: those pages
+ * are empty memory that is still held, and the blocks sleep all the same. Blocks that come while this runs may stay
+ * awake. result, failure: may be NULL. O(nodes + pages) but for the callback. */
 acre_status paged_sleep(paged_range *range, uint64_t category_mask, paged_visit_contents *save, void *context,
                         paged_sleep_result *result, paged_failure *failure);
 /* The other way. Stops at the first block for which there is no memory: its status, and it and the rest sleep on; call

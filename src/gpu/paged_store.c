@@ -7,9 +7,11 @@
 
 /* --- small parts ------------------------------------------------------------------------------------------------ */
 
-/* A driver that says less than count without saying why has failed all the same. */
-static void note_failure(paged_failure *failure)
+/* The first failure of a call is the one to report. A driver that does less without saying why has failed, too. */
+static void note_failure(paged_failure *failure, const paged_failure *said)
 {
+    if (failure->status != ACRE_OK) return;
+    *failure = *said;
     if (failure->status == ACRE_OK) failure->status = ACRE_SYSTEM;
 }
 
@@ -94,15 +96,17 @@ paged_outcome paged_map_call(const paged_store *store, const paged_binding *bind
                              paged_failure *failure)
 {
     const paged_provider *provider = &store->options.provider;
-    uint32_t mapped = provider->map(provider->context, bindings, count, failure);
+    paged_failure said = {.status = ACRE_OK}, ignored = {.status = ACRE_OK};
+    uint32_t mapped = provider->map(provider->context, bindings, count, &said);
+    if (mapped < count) note_failure(failure, &said);
     paged_outcome outcome = {.accessible = mapped};
+    said = (paged_failure){.status = ACRE_OK};
     if (mapped != 0 && provider->set_access != NULL)
-        outcome.accessible = provider->set_access(provider->context, bindings, mapped, failure);
-    if (outcome.accessible != count) note_failure(failure);
+        outcome.accessible = provider->set_access(provider->context, bindings, mapped, &said);
     uint32_t no_access = mapped - outcome.accessible;
     if (no_access == 0) return outcome;
-    paged_failure second = {.status = ACRE_OK}; /* the first one is the one to report */
-    outcome.undone = provider->unmap(provider->context, bindings + outcome.accessible, no_access, &second);
+    note_failure(failure, &said);
+    outcome.undone = provider->unmap(provider->context, bindings + outcome.accessible, no_access, &ignored);
     outcome.bare = no_access - outcome.undone;
     return outcome;
 }
@@ -119,10 +123,11 @@ static uint32_t unmap_calls(const paged_store *store, const paged_place *places,
             bindings[run] = (paged_binding){places[at].range->options.owner,
                                             places[at + run].page << store->page_log2,
                                             places[at + run].physical->handle};
-        uint32_t done = provider->unmap(provider->context, bindings, run, failure);
+        paged_failure said = {.status = ACRE_OK};
+        uint32_t done = provider->unmap(provider->context, bindings, run, &said);
         at += done;
         if (done == run) continue;
-        note_failure(failure);
+        note_failure(failure, &said);
         return at;
     }
     return count;
@@ -181,8 +186,9 @@ uint32_t paged_destroy_pages(paged_store *store, paged_physical *const *pages, u
     uint64_t handles[PAGED_BATCH_PAGES];
     for (uint32_t i = 0; i < count; i++) handles[i] = pages[i]->handle;
     paged_enter_driver(store);
-    uint32_t done = provider->destroy(provider->context, handles, count, failure);
-    if (done < count) note_failure(failure);
+    paged_failure said = {.status = ACRE_OK};
+    uint32_t done = provider->destroy(provider->context, handles, count, &said);
+    if (done < count) note_failure(failure, &said);
     paged_leave_driver(store);
     for (uint32_t i = done; i < count; i++) paged_put_loose(store, pages[i]);
     forget_pages(store, pages, done);
@@ -235,8 +241,9 @@ static uint32_t create_new(paged_store *store, paged_physical **pages, uint32_t 
     const paged_provider *provider = &store->options.provider;
     uint64_t handles[PAGED_BATCH_PAGES];
     paged_enter_driver(store);
-    uint32_t made = provider->create(provider->context, handles, want, failure);
-    if (made < want) note_failure(failure);
+    paged_failure said = {.status = ACRE_OK};
+    uint32_t made = provider->create(provider->context, handles, want, &said);
+    if (made < want) note_failure(failure, &said);
     paged_leave_driver(store);
     for (uint32_t i = 0; i < made; i++) pages[i]->handle = handles[i];
     forget_pages(store, pages + made, want - made);

@@ -128,7 +128,8 @@ acre_status paged_store_destroy(paged_store *store, paged_failure *failure);
  * *failure.status is ACRE_OK unless a driver call failed; failure may be NULL. */
 uint64_t paged_store_trim(paged_store *store, uint64_t keep_bytes, paged_failure *failure);
 /* Gives back what the policy says is too much or too old; now: os_now_ms. over_budget_bytes: see empty_excess. Cheap
- * when there is nothing to do. Call it from time to time and before giving up for lack of memory. */
+ * when there is nothing to do. Call it from time to time and before giving up for lack of memory: nothing else gives
+ * memory back by policy, since a free makes no driver call. */
 uint64_t paged_store_tick(paged_store *store, uint64_t over_budget_bytes, paged_failure *failure);
 /* Milliseconds until tick has something to do by age; UINT64_MAX: never. */
 uint64_t paged_store_next_ms(paged_store *store);

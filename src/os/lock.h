@@ -15,6 +15,9 @@
 
 /* Take a lock only while holding none of a later or equal rank. fork takes them all in this order. */
 enum lock_rank {
+    LOCK_RANK_GPU_LANES,  /* streams, lanes, captures and exports of a CUDA heap; held during driver calls, by no hit */
+    LOCK_RANK_GPU_STREAM, /* the event of one stream; held during driver calls, by no hit */
+    LOCK_RANK_GPU_USES,   /* who uses a block, and whether it is freed */
     LOCK_RANK_GPU,        /* one pool of GPU memory; never held during a driver call */
     LOCK_RANK_GPU_RETIRE, /* blocks that wait for the GPU */
     LOCK_RANK_INIT,       /* one-time set-up of the process heap */

@@ -1,4 +1,5 @@
-/* Blocks of CUDA memory on the fake driver: where they come from, what they cost the driver, and what is left of them. */
+/* Blocks of CUDA memory on the fake driver: where they come from, what they cost the driver, and what is left of
+ * them. */
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include "acre/cuda.h"
 #include "base/bits.h"
 #include "fake_cuda.h"
+#include "os/os.h"
 
 #define PAGE (2 * MIB)
 
@@ -70,7 +72,7 @@ static acre_cuda_info info(void)
     return i;
 }
 
-/* --- creation ------------------------------------------------------------------------------------------------------ */
+/* --- creation ---------------------------------------------------------------------------------------------------- */
 
 static void expect_unsupported(const acre_cuda_options *options, const char *part)
 {
@@ -151,6 +153,33 @@ static void a_loaded_library_serves(void **state)
     dlclose(handle);
 }
 
+static void peers_may_use_the_memory(void **state)
+{
+    (void)state;
+    fake_cuda_start(&(fake_cuda_options){.device_count = 3});
+    const int peers[] = {0, 2};
+    heap = create(&(acre_cuda_options){.device = 1, .peers = peers, .peer_count = 2});
+    void *block = alloc(5 * MIB, NULL);
+    assert_int_equal(fake_cuda_devices(block), 3);
+    release(block, NULL);
+}
+
+/* The second time nothing is created, mapped or waited for. */
+static void growth_costs_what_the_driver_costs_once(void **state)
+{
+    (void)state;
+    fake_cuda_start(&(fake_cuda_options){.latency = true});
+    heap = create(NULL);
+    uint64_t start = os_now_ns();
+    release(alloc(64 * MIB, NULL), NULL);
+    uint64_t grown = os_now_ns();
+    assert_true(grown - start >= 32 * (193000 + 1500 + 36000));
+    uint64_t creates = fake_cuda_calls("cuMemCreate"), maps = fake_cuda_calls("cuMemMap");
+    release(alloc(64 * MIB, NULL), NULL);
+    assert_int_equal(fake_cuda_calls("cuMemCreate"), creates);
+    assert_int_equal(fake_cuda_calls("cuMemMap"), maps);
+}
+
 static void a_device_with_few_addresses_gives_what_it_has(void **state)
 {
     (void)state;
@@ -160,7 +189,7 @@ static void a_device_with_few_addresses_gives_what_it_has(void **state)
     release(alloc(900 * MIB, NULL), NULL);
 }
 
-/* --- blocks -------------------------------------------------------------------------------------------------------- */
+/* --- blocks ------------------------------------------------------------------------------------------------------ */
 
 static void nothing_is_held_before_the_first_block(void **state)
 {
@@ -283,7 +312,7 @@ static void a_block_grows_and_shrinks_where_it_lies(void **state)
     release(next, NULL);
 }
 
-/* --- own pages ----------------------------------------------------------------------------------------------------- */
+/* --- own pages --------------------------------------------------------------------------------------------------- */
 
 static void a_block_with_room_grows_to_it(void **state)
 {
@@ -366,7 +395,7 @@ static void a_device_without_file_handles_exports_nothing(void **state)
     assert_int_equal(acre_cuda_import(heap, 0, MIB, 0, &block), ACRE_NOT_SUPPORTED);
 }
 
-/* --- budgets and shortage ------------------------------------------------------------------------------------------ */
+/* --- budgets and shortage ---------------------------------------------------------------------------------------- */
 
 static void a_full_device_says_who_holds_it(void **state)
 {
@@ -450,7 +479,7 @@ static void the_program_is_asked_before_a_request_fails(void **state)
     assert_int_equal(acre_cuda_alloc(heap, 10 * MIB, 0, 0, NULL, &b), ACRE_OVER_BUDGET);
 }
 
-/* --- sleep --------------------------------------------------------------------------------------------------------- */
+/* --- sleep ------------------------------------------------------------------------------------------------------- */
 
 typedef struct copies {
     int count, limit;
@@ -508,7 +537,7 @@ static void a_category_sleeps_and_wakes_at_its_addresses(void **state)
     release(other, NULL);
 }
 
-/* --- upkeep -------------------------------------------------------------------------------------------------------- */
+/* --- upkeep ------------------------------------------------------------------------------------------------------ */
 
 static void empties_go_by_age(void **state)
 {
@@ -562,6 +591,8 @@ int main(void)
         cmocka_unit_test(what_is_missing_is_said),
         cmocka_unit_test(options_out_of_bounds_are_refused),
         cmocka_unit_test(a_loaded_library_serves),
+        ALONE(peers_may_use_the_memory),
+        ALONE(growth_costs_what_the_driver_costs_once),
         ALONE(a_device_with_few_addresses_gives_what_it_has),
         WITH(nothing_is_held_before_the_first_block),
         WITH(a_hit_makes_no_driver_call),

@@ -1,6 +1,7 @@
-/* Each driver call fails once. A program that uses everything runs once to count the calls; then again for every n, with
- * the n-th call failing: each status is one that the header names, the failed call's name can be read, the tables hold,
- * and at the end the driver has everything back. */
+/* Each driver call fails once. A program that uses everything runs once to count the calls; then again for every n,
+ * with the n-th call failing: each status is one that the header names, the failed call's name can be read, the
+ * tables hold, and at the end the driver has everything back. The same for the system's memory, which holds the
+ * bookkeeping. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,11 +15,14 @@
 #include "acre/cuda.h"
 #include "base/bits.h"
 #include "fake_cuda.h"
+#include "fake_os.h"
+#include "page/arena.h"
 
 enum { UNKNOWN = 999, OUT_OF_MEMORY = 2 };
 
 static acre_cuda *heap;
 static unsigned failures; /* calls of acre that did not return OK */
+static bool os_fails;     /* it is the system's memory that runs out, not the device's */
 static bool seen;         /* the failure has happened, and the tables were checked after it */
 
 /* Any answer will do that says what happened; the heap is whole after it. */
@@ -34,6 +38,7 @@ static bool fine(acre_status status)
     if (status == ACRE_OK) return true;
     failures++;
     assert_true(status == ACRE_NO_MEMORY || status == ACRE_SYSTEM || status == ACRE_BUSY);
+    if (os_fails) return false;
     const char *name;
     acre_cuda_error error;
     assert_true(fake_cuda_failed(&name));
@@ -127,6 +132,7 @@ static void use_everything(void)
     if (status != ACRE_OK) {
         heap = NULL;
         failures++;
+        if (os_fails) return;
         const char *name;
         assert_true(fake_cuda_failed(&name));
         assert_int_equal(why.status, status);
@@ -153,8 +159,16 @@ static void use_everything(void)
     fine(acre_cuda_stream_done(heap, t));
 }
 
+static size_t bookkeeping_bytes(void)
+{
+    size_t used, held;
+    arena_usage(&used, &held);
+    return used;
+}
+
 static void run(uint64_t nth, int result, const char *only)
 {
+    size_t before = bookkeeping_bytes();
     fake_cuda_start(&(fake_cuda_options){.manual = true, .device_bytes = 128 * MIB});
     fake_cuda_fail(only, nth, result);
     failures = 0;
@@ -167,7 +181,8 @@ static void run(uint64_t nth, int result, const char *only)
     acre_cuda_destroy(heap);
     heap = NULL;
     if (fake_cuda_stop() != 0) fail_msg("call %u, %s", (unsigned)nth, name != NULL ? name : "none");
-    if (!failed) assert_int_equal(failures, 0);
+    if (!failed && !os_fails) assert_int_equal(failures, 0);
+    if (bookkeeping_bytes() != before) fail_msg("call %u, %s: bookkeeping leaks", (unsigned)nth, name);
 }
 
 static uint64_t count_calls(const char *only)
@@ -216,12 +231,35 @@ static void every_kind_of_call_is_met(void **state)
     }
 }
 
+static void the_system_may_have_no_memory(void **state)
+{
+    (void)state;
+    fake_os_install();
+    os_fails = true;
+    run(0, 0, NULL);
+    uint64_t calls = fake_os_count(FAKE_ANY);
+    assert_true(calls > 50);
+    size_t reserved = 0;
+    for (uint64_t n = 1; n <= calls + 1; n++) {
+        fake_os_fail(FAKE_ANY, n, false);
+        run(0, 0, NULL);
+        fake_os_heal();
+        /* Chunks of the arena stay; ranges and tables do not. */
+        if (n > 1 && fake_os_reserved_bytes() > reserved + 2 * MIB) fail_msg("call %u: addresses leak", (unsigned)n);
+        reserved = fake_os_reserved_bytes();
+    }
+    assert_true(fake_os_failures() > 50);
+    os_fails = false;
+    fake_os_remove();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_call_may_fail),
         cmocka_unit_test(every_call_may_say_that_memory_is_out),
         cmocka_unit_test(every_kind_of_call_is_met),
+        cmocka_unit_test(the_system_may_have_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

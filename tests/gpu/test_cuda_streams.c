@@ -1,5 +1,6 @@
 /* Reuse in the order of streams. The fake driver's streams stand still until the test (or a wait) moves them, and its
- * checker reports a kernel on memory that an older block's kernel may still use, and pages taken from under a kernel. */
+ * checker reports a kernel on memory that an older block's kernel may still use, and pages taken from under a
+ * kernel. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -196,6 +197,7 @@ static void events_are_few(void **state)
         release(a, s);
     }
     assert_true(info().events_recorded <= 2);
+    assert_true(fake_cuda_calls("cuEventQuery") < 100);
     fake_cuda_run_all();
     for (int i = 0; i < 3; i++, fake_cuda_run_all()) assert_int_equal(acre_cuda_tick(heap), ACRE_OK);
     assert_int_equal(info().heap.pending_bytes, 0);
@@ -265,7 +267,7 @@ static void sleep_waits_for_the_gpu(void **state)
     release(a, s);
 }
 
-/* --- streams that come and go -------------------------------------------------------------------------------------- */
+/* --- streams that come and go ------------------------------------------------------------------------------------ */
 
 static void a_new_stream_inherits_the_lane_of_an_old_one(void **state)
 {
@@ -330,7 +332,7 @@ static void more_streams_than_lanes_share_one(void **state)
     for (int i = 0; i < 6; i++) release(blocks[i], streams[i]);
 }
 
-/* --- captures ------------------------------------------------------------------------------------------------------ */
+/* --- captures ---------------------------------------------------------------------------------------------------- */
 
 static void a_capture_keeps_its_pages_to_itself(void **state)
 {
@@ -396,7 +398,7 @@ static void no_event_is_recorded_during_a_capture(void **state)
     release(c, t);
 }
 
-/* --- everything at once -------------------------------------------------------------------------------------------- */
+/* --- everything at once ------------------------------------------------------------------------------------------ */
 
 enum { STREAMS = 5, BLOCKS = 120, STEPS = 30000 };
 
@@ -467,7 +469,8 @@ static void random_work_is_never_reused_too_early(void **state)
     (void)state;
     for (int variant = 0; variant < 4; variant++) {
         seed = 12345 + (uint64_t)variant;
-        create(&(acre_cuda_options){.wait_before_growth = variant & 1, .reserve_bytes = variant & 2 ? 1 : 0}, 256 * MIB);
+        acre_cuda_options o = {.wait_before_growth = variant & 1, .reserve_bytes = variant & 2 ? 1 : 0};
+        create(&o, 256 * MIB);
         void *streams[STREAMS];
         piece pieces[BLOCKS] = {{0}};
         for (int i = 0; i < STREAMS; i++) streams[i] = fake_cuda_stream();

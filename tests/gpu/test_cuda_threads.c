@@ -1,5 +1,5 @@
-/* Threads and streams at once: each thread has a stream, blocks go from hand to hand, and the checker of the fake driver
- * looks at every kernel. Small enough for the thread sanitizer. */
+/* Threads and streams at once: each thread has a stream, blocks go from hand to hand, and the checker of the fake
+ * driver looks at every kernel. Small enough for the thread sanitizer. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -70,7 +70,7 @@ static void *work(void *argument)
         parcel *p = &mine[next_random(&seed, SLOTS)];
         take_mail(me);
         if (p->block == NULL) {
-            uint64_t bytes = next_random(&seed, 4) ? 1 + next_random(&seed, 256 * KIB) : 1 + next_random(&seed, 6 * MIB);
+            uint64_t bytes = 1 + next_random(&seed, next_random(&seed, 4) ? 256 * KIB : 6 * MIB);
             acre_cuda_request q = {.bytes = bytes, .stream = streams[me]};
             if (next_random(&seed, 16) == 0) q.flags = ACRE_CUDA_OWN_PAGES;
             acre_status status = acre_cuda_alloc_request(heap, &q, &p->block);

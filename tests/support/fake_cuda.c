@@ -1,5 +1,5 @@
-/* fake_cuda: see fake_cuda.h. One device for the process, one mutex round everything but the latencies; tables are plain
- * arrays, since tests are small. */
+/* fake_cuda: see fake_cuda.h. One device for the process, one mutex round everything but the latencies; tables are
+ * plain arrays, since tests are small. */
 #define _GNU_SOURCE
 #include "fake_cuda.h"
 
@@ -32,6 +32,7 @@ typedef struct handle {
 typedef struct mapping {
     uint64_t base, bytes, offset;
     uint32_t handle;
+    unsigned devices; /* with access */
     bool access;
 } mapping;
 
@@ -112,7 +113,7 @@ static void make_room(void **array, size_t count, size_t *room, size_t bytes)
     if (*array == NULL) abort();
 }
 
-/* --- calls, counted and failed ---------------------------------------------------------------------------------- */
+/* --- calls, counted and failed ----------------------------------------------------------------------------------- */
 
 static size_t function_index(const char *name);
 
@@ -180,7 +181,7 @@ static void spend(double microseconds)
 
 static double units(size_t bytes) { return (double)bytes / (2 << 20); }
 
-/* --- streams ---------------------------------------------------------------------------------------------------- */
+/* --- streams ----------------------------------------------------------------------------------------------------- */
 
 static struct CUstream_st *stream_of(CUstream stream) { return stream == NULL ? &fake.streams[0] : stream; }
 static uint32_t stream_number(CUstream stream) { return (uint32_t)(stream_of(stream) - fake.streams); }
@@ -235,7 +236,8 @@ static void execute(struct CUstream_st *s)
         if (u->stream != (uint32_t)(s - fake.streams) || u->tick != o.tick) continue;
         u->done = true;
         if (accessible(u->base, u->bytes) != u->bytes)
-            problem("a kernel on %p, %llu bytes: not all of it is there", (void *)u->base, (unsigned long long)u->bytes);
+            problem("a kernel on %p, %llu bytes: not all of it is there", (void *)u->base,
+                    (unsigned long long)u->bytes);
     }
 }
 
@@ -354,7 +356,7 @@ void fake_cuda_capture(void *stream, bool on)
     leave();
 }
 
-/* --- the driver: devices, contexts, events ---------------------------------------------------------------------- */
+/* --- the driver: devices, contexts, events ----------------------------------------------------------------------- */
 
 CUresult cuInit(unsigned flags)
 {
@@ -514,6 +516,8 @@ CUresult cuStreamIsCapturing(CUstream stream, int *status)
     if (begin("cuStreamIsCapturing", true, false, &result)) {
         *status = 0;
         if (known(stream, "cuStreamIsCapturing")) *status = stream_of(stream)->capturing;
+        for (int i = 1; i < STREAMS_MAX && stream == NULL; i++)
+            if (fake.streams[i].capturing) result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
     }
     return end(result);
 }
@@ -620,7 +624,7 @@ CUresult cuEventDestroy_v2(CUevent event)
     return end(result);
 }
 
-/* --- the driver: memory ----------------------------------------------------------------------------------------- */
+/* --- the driver: memory ------------------------------------------------------------------------------------------ */
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
 {
@@ -855,7 +859,10 @@ CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUmemAccessDesc
         problem("cuMemSetAccess of %p, %zu bytes: not exactly what is mapped", (void *)address, bytes);
         return end(CUDA_ERROR_INVALID_VALUE);
     }
-    while (first < i) fake.mappings[first++].access = access[0].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    for (; first < i; first++) {
+        fake.mappings[first].access = access[0].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        fake.mappings[first].devices = (unsigned)count;
+    }
     if (fake.options.backed && mprotect((void *)(uintptr_t)address, bytes, PROT_READ | PROT_WRITE) != 0) abort();
     return end(CUDA_SUCCESS);
 }
@@ -902,6 +909,14 @@ CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes)
     return CUDA_SUCCESS;
 }
 
+CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t words, CUstream stream)
+{
+    if (!fake.options.backed) return CUDA_ERROR_NOT_SUPPORTED;
+    fake_cuda_use(stream, (const void *)(uintptr_t)to, words * sizeof value);
+    for (size_t i = 0; i < words; i++) ((unsigned *)(uintptr_t)to)[i] = value;
+    return CUDA_SUCCESS;
+}
+
 CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t bytes)
 {
     if (!fake.options.backed) return CUDA_ERROR_NOT_SUPPORTED;
@@ -909,7 +924,7 @@ CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t bytes)
     return CUDA_SUCCESS;
 }
 
-/* --- what tests ask --------------------------------------------------------------------------------------------- */
+/* --- what tests ask ---------------------------------------------------------------------------------------------- */
 
 #define FUNCTIONS(X)                                                                                            \
     X(cuInit) X(cuDriverGetVersion) X(cuGetErrorName) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetAttribute) \
@@ -920,7 +935,7 @@ CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t bytes)
     X(cuEventSynchronize) X(cuEventDestroy_v2) X(cuMemGetInfo_v2) X(cuMemGetAllocationGranularity)              \
     X(cuMemAddressReserve) X(cuMemAddressFree) X(cuMemCreate) X(cuMemRelease) X(cuMemMap) X(cuMemUnmap)         \
     X(cuMemSetAccess) X(cuMemExportToShareableHandle) X(cuMemImportFromShareableHandle) X(cuMemcpyHtoD_v2)      \
-    X(cuMemcpyDtoH_v2) X(cuMemsetD8_v2)
+    X(cuMemcpyDtoH_v2) X(cuMemsetD8_v2) X(cuMemsetD32Async)
 
 static const struct {
     const char *name;
@@ -1053,6 +1068,15 @@ uint64_t fake_cuda_accessible(const void *address, uint64_t bytes)
     }
     leave();
     return there;
+}
+
+unsigned fake_cuda_devices(const void *address)
+{
+    enter();
+    const mapping *m = mapping_at((uint64_t)(uintptr_t)address);
+    unsigned devices = m != NULL && m->access ? m->devices : 0;
+    leave();
+    return devices;
 }
 
 bool fake_cuda_same(const void *a, const void *b)

@@ -1,19 +1,20 @@
 /* fake_cuda: a CUDA driver without a GPU, that watches how it is used.
  *
  * The functions of fake_cuda.c have the names that libcuda exports. A test links them and hands them to acre with
- * fake_cuda_symbol; build/tests/libfake_cuda.so is the same as a library, for programs that load one (ACRE_CUDA_DRIVER).
+ * fake_cuda_symbol; build/tests/libfake_cuda.so is the same as a library, for programs that load one
+ * (ACRE_CUDA_DRIVER).
  *
- * Memory is counted, and mapped into nothing (or, with `backed`, at real addresses that a program may touch). Streams are
- * queues. fake_cuda_use says "a kernel on this stream uses these bytes"; it is executed when the test moves the stream
- * (manual), or at once. A clock per stream knows what is ordered after what: recorded events, waits, and what the host has
- * seen done.
+ * Memory is counted, and mapped into nothing (or, with `backed`, at real addresses that a program may touch). Streams
+ * are queues. fake_cuda_use says "a kernel on this stream uses these bytes"; it is executed when the test moves the
+ * stream (manual), or at once. A clock per stream knows what is ordered after what: recorded events, waits, and what
+ * the host has seen done.
  *
  * The checker counts problems and keeps the first as a sentence:
- *   mapping what is mapped, outside of reserved addresses, or beyond a handle; unmapping a part of a mapping, or what a
- *   kernel uses that the host has not seen done; a kernel on bytes that are not mapped with access; releasing twice; freeing
- *   addresses with mappings; calls without a current context; an event recorded on a stream that is being captured, or
- *   an unsafe call during a capture; a new block (fake_cuda_block) used by a kernel that is not ordered after a kernel
- *   that used the old block there. fake_cuda_stop adds what was not given back. */
+ *   mapping what is mapped, outside of reserved addresses, or beyond a handle; unmapping a part of a mapping, or what
+ *   a kernel uses that the host has not seen done; a kernel on bytes that are not mapped with access; releasing
+ *   twice; freeing addresses with mappings; calls without a current context; an event recorded on a stream that is
+ *   being captured, or an unsafe call during a capture; a new block (fake_cuda_block) used by a kernel that is not
+ *   ordered after a kernel that used the old block there. fake_cuda_stop adds what was not given back. */
 #ifndef ACRE_TEST_FAKE_CUDA_H
 #define ACRE_TEST_FAKE_CUDA_H
 
@@ -69,6 +70,8 @@ uint64_t fake_cuda_used_bytes(void);
 uint64_t fake_cuda_mapped_bytes(void);
 /* Bytes of the range that are mapped with access. */
 uint64_t fake_cuda_accessible(const void *address, uint64_t bytes);
+/* Devices that may use the byte. */
+unsigned fake_cuda_devices(const void *address);
 /* Two addresses lead to the same byte. */
 bool fake_cuda_same(const void *a, const void *b);
 
