@@ -2,7 +2,7 @@
  * a model that is rarely asked, or while the weights of one model make room for the training of another.
  *
  * What is to be kept lies in host memory meanwhile: one mapping per block, found by the block's address when it wakes.
- * A failure to copy is a failure of the call, with what was copied so far forgotten and the category as it was. */
+ * A block that cannot be copied stays awake. When the call fails, what fell asleep is woken again, contents and all. */
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -92,13 +92,15 @@ int acre_torch_sleep(int category, bool keep)
         }
         *s = (store){.device = device, .keep = keep};
         status = acre_cuda_sleep(heap, (uint32_t)category, keep ? save : NULL, s);
-        s->asleep = status == ACRE_OK;
-        if (status != ACRE_OK) forget(s);
+        /* After other failures it sleeps, though some of its memory could not be given back. */
+        s->asleep = status != ACRE_BUSY && status != ACRE_INVALID_ARGUMENT;
+        if (!s->asleep) forget(s);
     }
     if (status != ACRE_OK) {
-        for (device -= 2; device >= 0; device--) {
+        bool slept_before = status == ACRE_BUSY; /* the device that said so stays as it was */
+        for (device -= slept_before ? 2 : 1; device >= 0; device--) {
             acre_cuda *heap = device_heap_if_any(device);
-            if (heap) wake(heap, category, &stores[device][category]);
+            if (heap && stores[device][category].asleep) wake(heap, category, &stores[device][category]);
         }
     }
     pthread_mutex_unlock(&sleep_lock);

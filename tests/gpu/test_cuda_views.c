@@ -1,5 +1,5 @@
 /* test_cuda_views: claims about blocks that lead to another block's pages (acre_cuda_share), on the fake driver:
- * whatever lay at their addresses before, they lead to the pages of their origin, and to no others, as long as they live. */
+ * whatever lay at their addresses before, they lead to the pages of their origin, and to no others, while they live. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

@@ -106,6 +106,10 @@ static void fake_capture(void *stream, bool on)
     ((void (*)(void *, bool))fake("fake_cuda_capture"))(stream, on);
 }
 static void fake_run_all(void) { ((void (*)(void))fake("fake_cuda_run_all"))(); }
+static void fake_fail(const char *name, uint64_t nth, int result)
+{
+    ((void (*)(const char *, uint64_t, int))fake("fake_cuda_fail"))(name, nth, result);
+}
 /* As a program waits for a stream, with a context of its own. */
 static void fake_wait(void *stream)
 {
@@ -442,6 +446,15 @@ static void sleep_and_wake(void)
     CHECK(acre_torch_wake(0) == ACRE_OK && figure("asleep_bytes") == 0);
     for (ssize_t i = 0; i < 3 * MIB; i++) CHECK(weights[i] == (unsigned char)(i * 7 >> 3));
     CHECK(acre_torch_wake(0) == ACRE_OK); /* awake already */
+    static const char *const calls[] = {"cuMemUnmap", "cuMemRelease", "cuMemCreate", "cuMemMap", "cuMemSetAccess"};
+    for (size_t call = 0; call < sizeof calls / sizeof calls[0]; call++) {
+        fake_fail(calls[call], 1, 2);
+        int status = acre_torch_sleep(0, true); /* whatever it answers, nothing is lost */
+        if (status == ACRE_OK && acre_torch_wake(0) != ACRE_OK) CHECK(acre_torch_wake(0) == ACRE_OK);
+        fake_fail(NULL, 0, 0);
+        CHECK(acre_torch_wake(0) == ACRE_OK && figure("asleep_bytes") == 0);
+        for (ssize_t i = 0; i < 3 * MIB; i += 4096) CHECK(weights[i] == (unsigned char)(i * 7 >> 3));
+    }
     CHECK(acre_torch_sleep(0, false) == ACRE_OK && acre_torch_wake(0) == ACRE_OK); /* contents are nobody's business */
     weights[0] = weights[3 * MIB - 1] = 1;
     acre_torch_free(weights, 3 * MIB, 0, NULL);
