@@ -69,30 +69,51 @@ def largest_batch(fits, first):
 # --- the fake driver ------------------------------------------------------------------------------------------------
 
 
+class FakeGpu:
+    """The tests' fake driver, by ctypes. Streams stand still until the host waits for them, so a kernel is never done
+    before it must be: the worst case for memory that waits for the GPU. The driver checks the order of all uses."""
+
+    def __init__(self):
+        import ctypes
+
+        class Options(ctypes.Structure):  # fake_cuda_options of tests/support/fake_cuda.h
+            _fields_ = [("device_bytes", ctypes.c_uint64), ("granularity", ctypes.c_uint64),
+                        ("address_bytes", ctypes.c_uint64), ("device_count", ctypes.c_int),
+                        ("manual", ctypes.c_bool), ("backed", ctypes.c_bool), ("latency", ctypes.c_bool),
+                        ("no_virtual_memory", ctypes.c_bool), ("no_file_handles", ctypes.c_bool)]
+
+        library = ctypes.CDLL(os.environ["ACRE_CUDA_DRIVER"])
+        options = Options(device_bytes=int(os.environ["FAKE_CUDA_BYTES"]), manual=True,
+                          latency=os.environ.get("FAKE_CUDA_LATENCY") == "1")
+        library.fake_cuda_start(ctypes.byref(options))
+        pointer, size = ctypes.c_void_p, ctypes.c_uint64
+        for name, result, arguments in (
+            ("fake_cuda_stream", pointer, []), ("fake_cuda_block", None, [pointer, size]),
+            ("fake_cuda_use", None, [pointer, pointer, size]), ("fake_cuda_order", None, [pointer, pointer]),
+            ("fake_cuda_synchronize", None, []), ("fake_cuda_problem", ctypes.c_char_p, []),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+            setattr(self, name[len("fake_cuda_"):], function)
+
+
 def replay_acre(events):
     """In a process of its own (worker below): the trace through libacre_torch.so."""
-    import ctypes
-
     import acre_torch
 
+    gpu = FakeGpu()
     library = acre_torch.load(plugin_path())
-    driver = ctypes.CDLL(os.environ["ACRE_CUDA_DRIVER"])
     first = library.acre_torch_try_alloc(1, 0, None)  # makes the heap and the device's context
     if not first:
         raise SystemExit(acre_torch.shortage() or "no heap")
     library.acre_torch_free(first, 1, 0, None)
     acre_torch.trim()
     acre_torch.reset_peaks()
-    context = ctypes.c_void_p()
-    driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
-    driver.cuCtxPushCurrent_v2(context)
-    copy_stream = ctypes.c_void_p()
-    if driver.cuStreamCreate(ctypes.byref(copy_stream), 1) != 0:
-        raise SystemExit("the fake driver gives no stream")
-    streams = {trace.COMPUTE: None, trace.COPY: copy_stream}
+    streams = {trace.COMPUTE: gpu.stream(), trace.COPY: gpu.stream()}
 
     alloc, free, used = library.acre_torch_try_alloc, library.acre_torch_free, library.acre_torch_record_stream
     blocks, live, live_peak, out_of_memory = {}, 0, 0, False
+    block_begins, kernel = gpu.block, gpu.use
     step_seconds, begin = [], time.perf_counter()
     for event in events:
         kind = event[0]
@@ -103,6 +124,8 @@ def replay_acre(events):
                 out_of_memory = True
                 break
             blocks[number] = (block, nbytes, stream)
+            block_begins(block, nbytes)
+            kernel(streams[stream], block, nbytes)
             live += nbytes
             live_peak = max(live_peak, live)
         elif kind == trace.FREE:
@@ -110,18 +133,24 @@ def replay_acre(events):
             free(block, nbytes, 0, streams[stream])
             live -= nbytes
         elif kind == trace.USED:
-            used(blocks[event[1]][0], streams[event[2]])
+            block, nbytes, stream = blocks[event[1]]
+            gpu.order(streams[stream], streams[event[2]])
+            kernel(streams[event[2]], block, nbytes)
+            used(block, streams[event[2]])
         elif kind == trace.STEP:
+            gpu.synchronize()
             now = time.perf_counter()
             step_seconds.append(now - begin)
             begin = now
     heap = acre_torch.stats()["devices"][0]
-    wrong = acre_torch.check()
+    problem = gpu.problem()
+    wrong = acre_torch.check() or (problem.decode() if problem else None)
     return {
         "out_of_memory": out_of_memory,
         "reserved_peak": heap["held_peak_ever_bytes"],
         "allocated_peak": live_peak,
         "driver_calls": heap["driver_calls"],
+        "pages_moved": heap["pages_moved"],
         # What the first step takes longer than the others is the driver's time: the replay has no kernels.
         "growth_seconds": step_seconds[0] - statistics.median(step_seconds) if step_seconds else None,
         "wrong": wrong,
@@ -243,7 +272,10 @@ def rows_of(model_results, real):
         rows.insert(3, ("step, ms (median)", milliseconds("step_seconds")))
         rows.insert(4, ("step, ms (mean)", milliseconds("step_seconds_mean")))
     else:
-        rows.append(("growth, first step, ms", milliseconds("growth_seconds")))
+        rows += [
+            ("pages mapped elsewhere", each(lambda r: f"{r['pages_moved']:,.0f}" if "pages_moved" in r else "–")),
+            ("growth, first step, ms", milliseconds("growth_seconds")),
+        ]
     return rows
 
 
@@ -267,9 +299,10 @@ def where(report):
     return [
         "No GPU saw this. Traces of training steps, computed from the models' shapes, replayed:",
         "  acre                          libacre_torch.so itself, on the tests' fake CUDA driver, which counts memory",
-        "                                and takes the time that an A100's driver takes to create, map and unmap.",
-        "  native, expandable segments   models of PyTorch's documented policy, not the product.",
+        "                                and takes the time that an A100's driver takes to create, map and unmap. Its",
+        "                                kernels are done only when the host waits: the worst case for reuse.",
         "  acre, waiting                 the same with ACRE_TORCH_WAIT=1: waits for the GPU before taking new memory.",
+        "  native, expandable segments   models of PyTorch's documented policy, not the product.",
         "  cudaMallocAsync               not modelled: its pool is closed. Only the run on a real GPU has it.",
         "Bytes and driver calls can be compared; step times cannot be had without a GPU.",
         "Growth: what the first step takes longer than the median one; driver calls, at the latencies of an A100.",
