@@ -10,7 +10,8 @@ NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-con
 	/usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers \
 	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
 
-.PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu install clean help \
+.PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu install clean help \ gpu-report \
+	example-kv-cache needs-build needs-test
 	example-textures needs-build needs-test needs-bench-gpu
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
@@ -52,6 +53,13 @@ bench-gpu: needs-bench-gpu build ## Vulkan memory and the offset core, with the 
 	@bench/gpu/run.sh $(ARGS)
 example-textures: needs-build ## a flight over streamed textures through a fixed budget, on Vulkan; frames and chart
 	@examples/textures/run.sh $(ARGS)
+gpu-report: needs-build ## PyTorch's allocators and acre on this machine's GPU, or on the fake driver (ARGS=--quick)
+	@$(CMAKE_BUILD) release
+	@tools/gpu-report.sh $(ARGS)
+
+example-kv-cache: needs-build ## a key-value cache that grows in place, on the GPU or the fake driver; CSV and chart
+	@$(CMAKE_BUILD) release
+	@tools/kv-cache.sh $(ARGS)
 
 install: build ## into PREFIX (default /usr/local); DESTDIR is respected
 	@cmake --install build --prefix $(PREFIX)
@@ -60,7 +68,7 @@ clean: ## remove every build folder
 	rm -rf build build-debug build-asan build-tsan
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
 
 needs-build:
 	@tools/ensure.sh $(NEEDS_BUILD)
