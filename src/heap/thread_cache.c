@@ -7,7 +7,8 @@
 #include "heap/heap.h"
 #include "page/arena.h"
 
-enum { SLOTS_FIRST = 8, SLOTS_MAX = 512, AGE_EVERY = 256, EFFORT_MAX = 8, DRAIN_CLASSES = 4, THREADS_FREE = 8 };
+enum { SLOTS_FIRST = 8, SLOTS_MAX = 2048, FULL_SIZE_MAX = 256 };
+enum { AGE_EVERY = 256, EFFORT_MAX = 8, DRAIN_CLASSES = 4, THREADS_FREE = 8 };
 
 void thread_cache_init(thread_cache *tc, acre_heap *heap, bool observed)
 {
@@ -35,11 +36,14 @@ static uint32_t share_of(const thread_cache *tc)
     return turns > share ? turns : share;
 }
 
+/* The smallest blocks come in the longest bursts, a thousand nodes of a tree. Of larger ones half as many bytes are
+ * enough: a miss is little beside what the program does with such a block. */
 static uint32_t slots_max(const thread_cache *tc, uint32_t c)
 {
     uint32_t share = share_of(tc);
     uint32_t least = share > 2 ? SLOTS_FIRST / 2 : SLOTS_FIRST;
-    size_t n = tc->heap->magazine_bytes_max / share / tc->heap->sizes->size[c];
+    size_t size = tc->heap->sizes->size[c];
+    size_t n = tc->heap->magazine_bytes_max / share / (size <= FULL_SIZE_MAX ? size : 2 * size);
     return n > SLOTS_MAX ? SLOTS_MAX : n < least ? least : (uint32_t)n;
 }
 

@@ -8,8 +8,12 @@
 #include "page/resident.h"
 
 enum { PURGE_BATCH = 16 };
-#define HUGE_BYTES (2 * MIB)
-enum { HUGE_PAGES = HUGE_BYTES / CHUNK_BYTES, HUGE_FROM_PAGES = 8 * MIB / CHUNK_BYTES };
+/* A piece more that lost its huge page splits a mapping, and mappings are few. */
+enum {
+    HUGE_PAGES = HUGE_PIECE_BYTES / CHUNK_BYTES,
+    HUGE_FROM_PAGES = 8 * MIB / CHUNK_BYTES,
+    HUGE_REVOKED_MAX = 8
+};
 /* Where committing costs something it is done in pieces of this size. */
 #define COMMIT_STEP_CHARGED (2 * MIB)
 
@@ -60,19 +64,28 @@ static bool can_purge(const page_pool *pool)
 
 /* --- taking ----------------------------------------------------------------------------------------------------- */
 
+static uint32_t piece_of(uint32_t page) { return page % region_pages() / HUGE_PAGES; }
+
 /* The piece of 2 MiB that begins at the bump may become a huge page, if the growth of the pool is steady. */
 static void welcome_huge(const page_pool *pool)
 {
+    region *r = region_of_page(pool->bump);
     bool steady = pool->used >= HUGE_FROM_PAGES && pool->bump_end - pool->bump >= HUGE_PAGES;
-    bool holed = atomic_load_explicit(&region_of_page(pool->bump)->holed, memory_order_relaxed);
-    if (steady && !holed) os_advise_huge(page_address(pool->bump), HUGE_BYTES, true);
+    if (!steady || atomic_load_explicit(&r->huge_revoked, memory_order_relaxed) >= HUGE_REVOKED_MAX) return;
+    if (!os_advise_huge(page_address(pool->bump), HUGE_PIECE_BYTES, true)) return;
+    uint32_t piece = piece_of(pool->bump);
+    atomic_fetch_or_explicit(&r->huge[piece / 64], (uint64_t)1 << piece % 64, memory_order_relaxed);
 }
 
 void page_pool_hole(page_pool *pool, uint32_t page)
 {
+    if (!pool->policy.huge) return;
     region *r = region_of_page(page);
-    if (!pool->policy.huge || atomic_exchange_explicit(&r->holed, true, memory_order_relaxed)) return;
-    os_advise_huge(region_address((uint32_t)(r - the_space.regions)), region_bytes(), false);
+    uint32_t piece = piece_of(page);
+    uint64_t bit = (uint64_t)1 << piece % 64;
+    if (!(atomic_fetch_and_explicit(&r->huge[piece / 64], ~bit, memory_order_relaxed) & bit)) return;
+    os_advise_huge(page_address(page - page % HUGE_PAGES), HUGE_PIECE_BYTES, false);
+    atomic_fetch_add_explicit(&r->huge_revoked, 1, memory_order_relaxed);
 }
 
 /* A page that was never handed out. Caller holds the lock. */
@@ -87,7 +100,8 @@ static uint32_t take_fresh(page_pool *pool)
             if (state_of(first + i) != PAGE_NONE)
                 atomic_store_explicit(&record(first + i)->state, PAGE_NONE, memory_order_relaxed);
         region_of(address)->used = 0;
-        atomic_store_explicit(&region_of(address)->holed, false, memory_order_relaxed);
+        for (int i = 0; i < 2; i++) atomic_store_explicit(&region_of(address)->huge[i], 0, memory_order_relaxed);
+        atomic_store_explicit(&region_of(address)->huge_revoked, 0, memory_order_relaxed);
         pool->bump = pool->bump_committed = first;
         pool->bump_end = first + region_pages();
         if (first == 0) pool->bump = 1; /* 0 means none */

@@ -10,8 +10,8 @@
  * are dirty, or on trim. Decommits run outside of the lock, in batches of neighbours.
  *
  * Huge pages (policy.huge) are asked for in whole 2 MiB pieces of fresh address space, once 8 MiB are in use: all
- * size classes share a piece, so the waste is one tail, not one per class. A region that has given memory back gets no
- * more of them: the kernel would fill the holes again.
+ * size classes share a piece, so the waste is one tail, not one per class. A piece that gives memory back loses them, or
+ * the kernel would fill the hole again; where that has happened a few times no more are asked for.
  *
  * Lists are threaded through the page records (page/space.h), never through the pages. One pool per provider and heap
  * with its own provider; all heaps on flexible memory share one, so that a page freed by one heap serves another.
@@ -64,7 +64,7 @@ size_t page_pool_trim(page_pool *pool, size_t keep_bytes);
 bool page_pool_tick(page_pool *pool, uint32_t delay_ms);
 /* Gives back everything, used or not. No page of the pool may be in use by anybody. */
 void page_pool_destroy(page_pool *pool);
-/* Some memory of this page's region is about to go back, so that the region holds no more huge pages than it has. */
+/* Some of this page's memory is about to go back. */
 void page_pool_hole(page_pool *pool, uint32_t page);
 /* The end of what was ever handed out of the pool's region that ends at page region_end. */
 uint32_t page_pool_used_end(page_pool *pool, uint32_t region_end);

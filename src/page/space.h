@@ -33,6 +33,7 @@
 #define SPACE_BYTES_MIN (8 * MIB)
 #define REGION_BYTES_DEFAULT (256 * MIB)
 #define REGION_BYTES_MIN (1 * MIB)
+#define HUGE_PIECE_BYTES (2 * MIB)
 
 typedef enum region_kind {
     REGION_FREE,
@@ -48,9 +49,13 @@ typedef struct region {
     uint32_t first; /* number of the first region of the run that this one belongs to */
     uint32_t count; /* regions in that run; set in each of them */
     uint32_t used;  /* pages of it that are handed out; guarded by its page pool (REGION_FSA only) */
-    _Atomic bool holed; /* memory in it went back since it was taken (REGION_FSA only) */
+    /* Of its pieces of 2 MiB (REGION_FSA only): */
+    _Atomic uint64_t huge[2];      /* a bit each: huge pages are welcome there */
+    _Atomic uint32_t huge_revoked; /* in how many they were, until memory went back */
     _Atomic uint8_t kind;
 } region;
+
+_Static_assert(REGION_BYTES_DEFAULT / HUGE_PIECE_BYTES <= 2 * 64, "a bit per piece");
 
 typedef enum page_state {
     PAGE_NONE,     /* never handed out since its region was taken */
