@@ -50,10 +50,11 @@ def main():
     if night:
         for axis in (top, middle, bottom):
             axis.axvspan(*night, color="#000000", alpha=0.06, linewidth=0)
+        # Right of the night, above what grows again: nothing is there.
         top.annotate(
-            f"asleep: weights and chats\n({data['asleep'][night[0]] / GIB:.2f} GiB) in host memory,\naddresses kept",
-            (sum(night) / 2, data["budget"][0] / GIB * 0.55), ha="center", va="center", fontsize=9,
-            bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none"})
+            f"asleep: weights and\nchats ({data['asleep'][night[0]] / GIB:.2f} GiB) in\nhost memory,\naddresses kept",
+            (night[1], data["budget"][0] / GIB * 0.83), (8, 0), textcoords="offset points", ha="left", va="center",
+            fontsize=9)
     top.set_ylabel("GiB")
     top.set_title("What acre holds, by category", loc="left", fontsize=11)
     top.set_ylim(0, data["budget"][0] / GIB * 1.12)

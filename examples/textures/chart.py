@@ -11,12 +11,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 MIB = 1048576.0
 INK, GRID, LIMIT = "#2b2f36", "#d9d6cc", "#d64525"
 LIVE, PENDING = "#4fb3a5", "#f2a541"
-TARGETS, STAGING, HOLES, EMPTY = "#8a9bb0", "#b9a7d0", "#e6e0cf", "#f1ede1"
+TARGETS, STAGING, HOLES, EMPTY = "#8a9bb0", "#b9a7d0", "#d3c9ad", "#f4d9cf"
 LEVELS = ["#f2c14e", "#e0913f", "#b9643f", "#835571", "#4a5670"]
 
 
@@ -65,10 +65,11 @@ def textures(axes, t):
 def driver(axes, t):
     parts = [mib(t[name]) for name in ("targets", "staging", "textures_live", "pending", "holes", "empty")]
     axes.stackplot(t["frame"], *parts, colors=[TARGETS, STAGING, LIVE, PENDING, HOLES, EMPTY], linewidth=0,
-                   labels=["targets", "staging (ring)", "textures", "pending", "holes", "empty, kept"])
+                   labels=["targets", "staging (ring)", "textures", "pending: freed, the\nGPU may still use it", "holes between blocks", "empty, kept"])
     axes.step(t["frame"], mib(t["held"]), color=INK, linewidth=1.6, where="post", label="held from the driver")
     axes.set_ylim(0, max(mib(t["held"])) * 1.1)
     style(axes, "All memory: held = live + pending + holes + empty, at every moment", "MiB")
+    axes.yaxis.set_major_locator(MultipleLocator(10))
     legend(axes)
 
 
@@ -81,9 +82,9 @@ def levels(axes, t):
 
 
 def uploads(axes, t):
-    axes.bar(t["frame"], mib(t["uploaded"]), width=1.0, color=STAGING, label="uploaded")
-    axes.plot(t["frame"], mib(t["ring_used"]), color=INK, linewidth=1, label="ring in use")
-    style(axes, "Staging: what went through the ring", "MiB per frame")
+    axes.bar(t["frame"], mib(t["uploaded"]), width=1.0, color=STAGING, label="uploaded in this frame")
+    axes.plot(t["frame"], mib(t["ring_used"]), color=INK, linewidth=1, label="ring in use, frames\nthat wait included")
+    style(axes, "Staging: what went through the ring", "MiB")
     axes.set_xlabel("frame", color=INK)
     axes.set_ylim(bottom=0)
     legend(axes)

@@ -172,7 +172,8 @@ ACRE_API acre_status acre_cuda_alloc_request(acre_cuda *heap, const acre_cuda_re
  * block freed before). It never waits for the GPU, but where there is no memory to write down what it has to wait
  * for. */
 ACRE_API acre_status acre_cuda_free(acre_cuda *heap, void *block, void *stream);
-/* Work was given to this stream, too, that uses the block: its free then waits for that stream as well. */
+/* Work was given to this stream, too, that uses the block: its free then waits for that stream as well. NO_MEMORY: it
+ * was not written down. FOREIGN_POINTER. */
 ACRE_API acre_status acre_cuda_record_use(acre_cuda *heap, void *block, void *stream);
 /* Grows or shrinks in place; the contents stay. NO_MEMORY: what follows is not free, or has no memory behind it and
  * none can be had; the block is as it was. What is cut off is free for the block's stream at once; with own pages, or
@@ -204,7 +205,8 @@ ACRE_API acre_status acre_cuda_share(acre_cuda *heap, void *block, uint64_t offs
 /* A file descriptor that acre_cuda_import takes in another process (send it through a Unix socket); the caller closes
  * it. NOT_SUPPORTED: not an exportable block, or a device that cannot. */
 ACRE_API acre_status acre_cuda_export(acre_cuda *heap, void *block, int *fd);
-/* bytes as the exporter's block. The descriptor may be closed after. Counts as blocks, not as held memory. */
+/* bytes as the exporter's block. The descriptor may be closed after. Counts as blocks, not as held memory, and no
+ * budget is asked. NOT_SUPPORTED: a device that cannot; TOO_LARGE: no addresses; SYSTEM: the driver refused. */
 ACRE_API acre_status acre_cuda_import(acre_cuda *heap, int fd, uint64_t bytes, uint32_t category, void **block);
 
 /* --- sleep ------------------------------------------------------------------------------------------------------- */
@@ -230,12 +232,14 @@ ACRE_API acre_status acre_cuda_wake(acre_cuda *heap, uint32_t category, acre_cud
 /* Before a stream is destroyed: its lane is nobody's, and whoever comes next gets it, once the GPU is done. Records an
  * event on the stream. */
 ACRE_API acre_status acre_cuda_stream_done(acre_cuda *heap, void *stream);
-/* Until capture_end, requests on the stream come from a lane that belongs to the capture. BUSY: under way already. */
+/* Until capture_end, requests on the stream come from a lane that belongs to the capture; *capture is its number. BUSY:
+ * the stream is being captured already. NO_MEMORY: no slice of addresses or no bookkeeping is left. */
 ACRE_API acre_status acre_cuda_capture_begin(acre_cuda *heap, void *stream, uint64_t *capture);
 ACRE_API acre_status acre_cuda_capture_end(acre_cuda *heap, uint64_t capture);
 /* More graphs into the same lane, for graphs that are never launched at the same time. */
 ACRE_API acre_status acre_cuda_capture_again(acre_cuda *heap, uint64_t capture, void *stream);
-/* The graphs are gone and the GPU is done with them: the lane's memory is anybody's, once its blocks are freed. */
+/* The graphs are gone and the GPU is done with them: the lane's memory is anybody's, once its blocks are freed. BUSY:
+ * the capture is under way. INVALID_ARGUMENT, here and above: no such capture. */
 ACRE_API acre_status acre_cuda_capture_release(acre_cuda *heap, uint64_t capture);
 
 /* --- upkeep ------------------------------------------------------------------------------------------------------ */
@@ -245,6 +249,7 @@ ACRE_API acre_status acre_cuda_capture_release(acre_cuda *heap, uint64_t capture
 ACRE_API acre_status acre_cuda_tick(acre_cuda *heap);
 /* Gives back empties until at most keep_bytes are left. wait: for the GPU first. given_back may be NULL. */
 ACRE_API acre_status acre_cuda_trim(acre_cuda *heap, uint64_t keep_bytes, bool wait, uint64_t *given_back);
+/* 0 = none. One below what is in use refuses until enough is freed or trimmed. */
 ACRE_API acre_status acre_cuda_set_budget(acre_cuda *heap, uint64_t budget_bytes);
 ACRE_API acre_status acre_cuda_set_category_budget(acre_cuda *heap, uint32_t category, uint64_t budget_bytes);
 
@@ -260,7 +265,8 @@ ACRE_API acre_status acre_cuda_error_read(acre_cuda *heap, acre_cuda_error *erro
  * for this heap. */
 typedef bool acre_cuda_visit(void *context, const acre_cuda_block *block);
 ACRE_API acre_status acre_cuda_walk(acre_cuda *heap, acre_cuda_visit *visit, void *context);
-/* All figures as JSON. Writes at most `bytes`, a final zero included, and returns the length of the whole text. */
+/* All figures as JSON. Writes at most `bytes`, a final zero included, and returns the length of the whole text, as
+ * snprintf does. */
 ACRE_API size_t acre_cuda_report(acre_cuda *heap, char *buffer, size_t bytes);
 /* Verifies every table against every other. NULL: all is well; else a sentence. For tests: call it while no other call
  * is under way, since what is just changing hands is seen in neither. */

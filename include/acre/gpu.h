@@ -6,7 +6,7 @@
  *
  *     held == live + pending + holes + empty        of each heap, at any time
  *
- * Thread-safety: everything here is plain data. */
+ * Thread-safety: everything here is plain data, and acre_gpu_shortage_text touches nothing but its arguments. */
 #ifndef ACRE_GPU_H
 #define ACRE_GPU_H
 
@@ -37,7 +37,7 @@ typedef struct acre_gpu_category {
     const char *name;           /* copied, cut at ACRE_GPU_NAME_MAX; NULL = "category N" */
     uint64_t budget_bytes;      /* of live and pending blocks; 0 = any */
     acre_gpu_at_limit at_limit; /* 0 = ACRE_GPU_FAIL */
-    float priority;             /* 0 < priority <= 1 where the driver knows priorities; 0 = 0.5 */
+    float priority;             /* 0 < priority <= 1, used where the driver knows priorities; 0 = 0.5 */
 } acre_gpu_category;
 
 /* X(name, unit, title, meaning): one list makes the struct, the JSON and the text. */
@@ -83,7 +83,7 @@ typedef struct acre_gpu_shortage {
     const char *driver_call;     /* "vkAllocateMemory" and the like; NULL = none was made */
     uint64_t bytes, alignment;   /* asked for */
     uint32_t category;
-    uint32_t heap;               /* where it was last tried */
+    uint32_t heap;               /* where it was last tried; of CUDA always 0 */
     const char *category_name;   /* these names live as long as the allocator */
     acre_gpu_heap_stats heap_stats;
     acre_gpu_category_stats category_stats;
@@ -97,7 +97,8 @@ typedef struct acre_gpu_shortage {
 } acre_gpu_shortage;
 
 /* Called without locks, by the thread that allocates, when a request is about to fail: true = something was freed or a
- * budget raised, try once more. It may free and allocate. */
+ * budget raised, try once more. It may free and allocate, and what it allocates may call it again. Asked once per
+ * request of Vulkan; up to 64 times per request of CUDA, as long as it says true. */
 typedef bool acre_gpu_on_limit(void *context, const acre_gpu_shortage *shortage);
 
 /* The report as text for a person, several lines. Writes at most `bytes`, a final zero included, and returns the length

@@ -182,14 +182,15 @@ ACRE_API acre_status acre_vk_alloc_for_image(acre_vk *vk, VkImage image, const a
 ACRE_API acre_status acre_vk_alloc_many(acre_vk *vk, const VkMemoryRequirements *requirements,
                                         const acre_vk_request *request, uint32_t count,
                                         acre_vk_allocation *allocations);
-/* At `offset` in the block. */
+/* At `offset` in the block; whether the resource fits there is not checked. INVALID_ARGUMENT: the offset lies outside;
+ * NO_MEMORY, SYSTEM: the driver. */
 ACRE_API acre_status acre_vk_bind_buffer(acre_vk *vk, uint64_t handle, VkDeviceSize offset, VkBuffer buffer);
 ACRE_API acre_status acre_vk_bind_image(acre_vk *vk, uint64_t handle, VkDeviceSize offset, VkImage image);
 
 /* The GPU is done with it. Never fails for lack of memory. Handle 0 is fine. DOUBLE_FREE, FOREIGN_POINTER. */
 ACRE_API acre_status acre_vk_free(acre_vk *vk, uint64_t handle);
 
-/* When the GPU will be done: a fence, or a value of a timeline semaphore. Set one of both. */
+/* A point in time: when the GPU will be done. A fence, or a value of a timeline semaphore: set one of both. */
 typedef struct acre_vk_point {
     VkFence fence;         /* of a submission that is made or will be; unsignaled until then */
     VkSemaphore semaphore; /* timeline; needs ACRE_VK_HAS_TIMELINE */
@@ -197,8 +198,8 @@ typedef struct acre_vk_point {
 } acre_vk_point;
 
 /* The block is reused after the point, found out by acre_vk_collect or when memory is short. NO_MEMORY: the block is as
- * it was. A fence or semaphore must live until what waits for it was collected; tell acre_vk_fence_passed before a
- * fence is reset. */
+ * it was. INVALID_ARGUMENT: both or none of fence and semaphore, or a semaphore without ACRE_VK_HAS_TIMELINE. A fence
+ * or semaphore must live until what waits for it was collected; tell acre_vk_fence_passed before a fence is reset. */
 ACRE_API acre_status acre_vk_free_after(acre_vk *vk, uint64_t handle, acre_vk_point point);
 /* The program knows (it has waited) that this fence was signaled: all that waits for it now is free. Before
  * vkResetFences. */
@@ -206,7 +207,8 @@ ACRE_API acre_status acre_vk_fence_passed(acre_vk *vk, VkFence fence);
 /* Once per frame: frees what the GPU is done with, refreshes budgets, gives back empty memory by age. Returns how many
  * pending blocks became free. Asks the driver once per fence or semaphore that something waits for. */
 ACRE_API uint64_t acre_vk_collect(acre_vk *vk);
-/* Waits until at least one pending block is free. BUSY: the time went by. OK: one is, or nothing was pending. */
+/* Waits until at least one pending block is free. BUSY: the time (nanoseconds; ACRE_GPU_FOREVER) went by. OK: one is,
+ * or nothing was pending. */
 ACRE_API acre_status acre_vk_wait(acre_vk *vk, uint64_t timeout_ns);
 /* Waits for all pending blocks. BUSY: some are left. */
 ACRE_API acre_status acre_vk_drain(acre_vk *vk, uint64_t timeout_ns);

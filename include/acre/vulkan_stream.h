@@ -2,13 +2,20 @@
  * whose pages come one by one, and moves that gather what is scattered. All of it on <acre/vulkan.h>: the same pages,
  * budgets, categories and time-aware frees.
  *
- *     ring        acre_vk_ring_alloc ... acre_vk_ring_frame_end(ring, &point)        staging, uniforms, per-frame
- * vertices growable    acre_vk_growable_resize -> in place, or "copy this, then finish"   lists whose end nobody knows
- *     sparse      acre_vk_sparse_commit, acre_vk_sparse_commit_mip                   textures with the levels in sight
- *     defrag      begin -> step -> copy -> confirm ... -> end                        after a level was left
+ *     ring        acre_vk_ring_alloc ... acre_vk_ring_frame_end          what a frame writes: staging, uniforms
+ *     growable    acre_vk_growable_resize: in place, or "copy this"      lists whose end nobody knows
+ *     sparse      acre_vk_sparse_commit, acre_vk_sparse_commit_mip       textures with the levels in sight
+ *     defrag      begin -> step -> copy -> confirm ... -> end            after a level was left
  *
- * Units are bytes. Structs: zero is the default of each field. Errors as in <acre/vulkan.h>: a call that fails has
- * changed nothing unless it says so. Where a VkQueue is handed over, the caller guards it as Vulkan asks. */
+ * Units are bytes. Structs: zero is the default of each field; a *zero point* is an acre_vk_point of zeros: no point in
+ * time, nothing to wait for. Errors as in <acre/vulkan.h>: a call that fails has changed nothing unless it says so.
+ * NULL for an object or an out parameter is ACRE_INVALID_ARGUMENT, and so is a point with both a fence and a
+ * semaphore.
+ *
+ * Threads: acre_vk_ring_alloc, _flush, _wait, _passed and _get_stats from any thread; other calls about one ring,
+ * growable, sparse resource or defragmentation by one thread at a time. Different objects, and everything of
+ * <acre/vulkan.h>, side by side. Where a VkQueue is handed over, the caller guards it as Vulkan asks. What is made here
+ * goes before its acre_vk does. */
 #ifndef ACRE_VULKAN_STREAM_H
 #define ACRE_VULKAN_STREAM_H
 
@@ -32,7 +39,7 @@ typedef struct acre_vk_ring_options {
                                       * goes when its frames are done; 0 = bytes: it never grows */
     VkBufferUsageFlags buffer_usage; /* 0 = VK_BUFFER_USAGE_TRANSFER_SRC_BIT */
     uint64_t alignment;              /* of every piece at least, a power of two; 0 = 16 */
-    acre_vk_request request; /* of the buffers; usage 0 (GPU) = ACRE_VK_UPLOAD, MAPPED is added; category, name */
+    acre_vk_request request;         /* of the buffers; usage 0 (GPU) = ACRE_VK_UPLOAD, MAPPED is added */
 } acre_vk_ring_options;
 
 typedef struct acre_vk_piece {
@@ -44,7 +51,7 @@ typedef struct acre_vk_piece {
 
 /* Makes the first buffer. Statuses as acre_vk_create_buffer. */
 ACRE_API acre_status acre_vk_ring_create(acre_vk *vk, const acre_vk_ring_options *options, acre_vk_ring **ring);
-/* All buffers go at once: the GPU is done with them. NULL is fine. */
+/* All buffers go at once: the GPU is done with them, and no other call about the ring runs. NULL is fine. */
 ACRE_API void acre_vk_ring_destroy(acre_vk_ring *ring);
 
 /* A piece for this frame; alignment is a power of two, 0 = options.alignment. Several threads at once; a hit takes no
@@ -59,7 +66,8 @@ ACRE_API acre_status acre_vk_ring_flush(acre_vk_ring *ring);
  * may lie in the future) and while no thread allocates or writes for this frame. BUSY: ACRE_VK_RING_FRAMES_MAX frames
  * wait already. A frame without pieces costs nothing. */
 ACRE_API acre_status acre_vk_ring_frame_end(acre_vk_ring *ring, const acre_vk_point *point);
-/* The program knows (it has waited) that this point was reached: no driver call needed. Before vkResetFences. */
+/* The program knows (it has waited) that this point, given to frame_end before, was reached: its frame and those before
+ * it are free without a driver call. Before vkResetFences. A point of no frame changes nothing. */
 ACRE_API acre_status acre_vk_ring_passed(acre_vk_ring *ring, const acre_vk_point *point);
 /* Waits until the oldest frame is done. BUSY: the time went by. OK: it is, or none waits. */
 ACRE_API acre_status acre_vk_ring_wait(acre_vk_ring *ring, uint64_t timeout_ns);
@@ -101,7 +109,7 @@ typedef struct acre_vk_bind {
 typedef struct acre_vk_growable acre_vk_growable;
 
 typedef struct acre_vk_growable_options {
-    uint64_t bytes;                  /* at first; required */
+    uint64_t bytes;                  /* at first; required, > 0, as is every later size */
     uint64_t bytes_max;              /* it will never be larger; 0 = 1 GiB. With sparse: addresses, not memory */
     VkBufferUsageFlags buffer_usage; /* required; TRANSFER_SRC and _DST are added where copies may be needed */
     uint32_t slack_percent;          /* without sparse: so much more than asked for when it has to move; 0 = 50 */
@@ -114,8 +122,9 @@ typedef struct acre_vk_growable_options {
 /* What has to be done before the new size can be used. */
 typedef struct acre_vk_growth {
     bool in_place;         /* nothing to copy; with sparse: once bind.done is reached */
-    VkBuffer from, to; /* copy copy_bytes from offset 0 to offset 0, then acre_vk_growable_finish; in_place: the same */
-    VkDeviceSize copy_bytes;
+    VkBuffer from, to;     /* copy copy_bytes from offset 0 to offset 0, then acre_vk_growable_finish; in_place: both
+                            * are the same buffer */
+    VkDeviceSize copy_bytes; /* 0 in place */
 } acre_vk_growth;
 
 /* NOT_SUPPORTED: sparse on a device without (see acre_vk_sparse_lack). Others as acre_vk_create_buffer. */
@@ -130,13 +139,13 @@ ACRE_API VkDeviceSize acre_vk_growable_bytes(acre_vk_growable *growable);
 ACRE_API VkDeviceSize acre_vk_growable_room(acre_vk_growable *growable);
 /* Larger or smaller. bind: with sparse only, else NULL. Smaller with sparse gives pages back after bind->done; without,
  * it only moves the end, unless `compact`: then a smaller buffer is made. TOO_LARGE: above bytes_max. BUSY: a copy
- * waits. */
+ * waits for finish or cancel. OVER_BUDGET, NO_MEMORY, SYSTEM: it had to take memory. */
 ACRE_API acre_status acre_vk_growable_resize(acre_vk_growable *growable, uint64_t bytes, bool compact,
                                              const acre_vk_bind *bind, acre_vk_growth *growth);
-/* The copy was recorded and will be over at the point: the new buffer counts from now on, the old one is freed then.
- * NO_MEMORY: as before, call again. */
+/* The copy was recorded and will be over at the point (zero point: it is over): the new buffer counts from now on, the
+ * old one is freed then. NO_MEMORY: as before, call again. INVALID_ARGUMENT: no copy waits. */
 ACRE_API acre_status acre_vk_growable_finish(acre_vk_growable *growable, acre_vk_point point);
-/* No copy: the new buffer goes at once, the old one and its size stay. */
+/* No copy: the new buffer goes at once, the old one and its size stay. INVALID_ARGUMENT: no copy waits. */
 ACRE_API acre_status acre_vk_growable_cancel(acre_vk_growable *growable);
 
 /* --- sparse buffers and images ---------------------------------------------------------------------------------- */
@@ -146,7 +155,8 @@ ACRE_API acre_status acre_vk_growable_cancel(acre_vk_growable *growable);
  * resource. */
 typedef struct acre_vk_sparse acre_vk_sparse;
 
-/* The flags SPARSE_BINDING and SPARSE_RESIDENCY are added to the info's. request: of the pages. */
+/* The flags SPARSE_BINDING and SPARSE_RESIDENCY are added to the info's. request: of the pages; NULL = all defaults. No
+ * memory yet: commit brings it. NOT_SUPPORTED: see acre_vk_sparse_lack. NO_MEMORY, SYSTEM. */
 ACRE_API acre_status acre_vk_sparse_create_buffer(acre_vk *vk, const VkBufferCreateInfo *info,
                                                   const acre_vk_request *request, acre_vk_sparse **sparse);
 ACRE_API acre_status acre_vk_sparse_create_image(acre_vk *vk, const VkImageCreateInfo *info,
@@ -168,7 +178,7 @@ typedef struct acre_vk_sparse_info {
 ACRE_API acre_status acre_vk_sparse_get_info(acre_vk_sparse *sparse, acre_vk_sparse_info *info);
 
 /* Buffers. Pages that [offset, offset + size) touches get memory, those that have some keep it and its contents;
- * contents of new pages are undefined. All or nothing. */
+ * contents of new pages are undefined. All or nothing: one vkQueueBindSparse. Statuses as acre_vk_alloc. */
 ACRE_API acre_status acre_vk_sparse_commit(acre_vk_sparse *sparse, VkDeviceSize offset, VkDeviceSize size,
                                            const acre_vk_bind *bind);
 /* Pages that lie wholly in [offset, offset + size) lose their memory. INVALID_ARGUMENT: bind->done is zero. If the
@@ -201,9 +211,12 @@ ACRE_API uint64_t acre_vk_sparse_mip_bytes(acre_vk_sparse *sparse, uint32_t leve
  *
  * A block keeps its handle, category, tag and name. After confirm the handle names the new place; the old place is
  * free after the point, and the program destroys the old resource then. Nothing moves that is dedicated, imported,
- * mapped, pending, or fixed by `movable`. Other threads may allocate and free meanwhile, blocks of the plan included:
- * a block that is freed before its move was confirmed is dropped from the plan (of one block, free and confirm do not
- * overlap). A pool lives as long as its defrag. One thread at a time per defrag. */
+ * mapped, pending, or fixed by `movable`. New places lie in holes, so nothing is taken from the driver; from step to
+ * the point both places count for the category, which may pass its budget by as much as is under way.
+ *
+ * Other threads may allocate and free meanwhile, blocks of the plan included: a block that is freed before its move was
+ * confirmed is dropped from the plan (of one block, free and confirm do not overlap). A pool lives as long as its
+ * defrag. One thread at a time per defrag. */
 typedef struct acre_vk_defrag acre_vk_defrag;
 
 enum { ACRE_VK_DEFRAG_MOVES_MAX = 256 };
@@ -240,8 +253,8 @@ typedef struct acre_vk_defrag_result {
 /* Looks at every page and block: O(blocks). Plans nothing if nothing can be gained. NO_MEMORY: for the plan. */
 ACRE_API acre_status acre_vk_defrag_begin(acre_vk *vk, const acre_vk_defrag_options *options,
                                           acre_vk_defrag **defrag);
-/* The next moves, at most `capacity`; *count == 0: the plan is done. Moves of former steps need not be confirmed yet.
- */
+/* The next moves, at most `capacity`; *count == 0: the plan is done. Moves of former steps need not be confirmed yet:
+ * BUSY if ACRE_VK_DEFRAG_MOVES_MAX of them wait for confirm or reject. */
 ACRE_API acre_status acre_vk_defrag_step(acre_vk_defrag *defrag, acre_vk_move *moves, uint32_t capacity,
                                          uint32_t *count);
 /* point: when the copy is over; zero = it is. DOUBLE_FREE: the block was freed meanwhile: the new place is free after
