@@ -24,11 +24,11 @@ enum { ACRE_GPU_CATEGORIES_MAX = 64, ACRE_GPU_NAME_MAX = 31, ACRE_GPU_HEAPS_MAX 
 /* Wait for ever. */
 #define ACRE_GPU_FOREVER UINT64_MAX
 
-/* What an allocation gets that would pass the budget of its category or heap, after empty memory was given back and
- * on_limit (if there is one) could not help. */
+/* What an allocation gets that would pass the budget of its category or heap, after empty memory was given back.
+ * on_limit (if there is one) is asked when this did not help either; with CUDA it is asked before EXCEED. */
 typedef enum acre_gpu_at_limit {
     ACRE_GPU_FAIL = 0,     /* ACRE_OVER_BUDGET */
-    ACRE_GPU_OTHER_MEMORY, /* the next memory type or heap that serves, if there is one; else as FAIL */
+    ACRE_GPU_OTHER_MEMORY, /* the next memory type or heap that serves, if there is one (CUDA: none); else as FAIL */
     ACRE_GPU_EXCEED        /* the memory all the same, as long as the driver has some; counted */
 } acre_gpu_at_limit;
 
