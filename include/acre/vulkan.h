@@ -80,10 +80,12 @@ typedef struct acre_vk_options {
                                                            * those over 16 KiB, at most 1/32 of the heap */
     uint64_t page_bytes_max;                              /* later ones grow up to it; 0 = 32 and 64 MiB, or 1/8 of
                                                            * what is held up to 256 MiB, at most 1/8 of the heap */
-    uint64_t empty_bytes_max;                             /* kept empty at most, per memory type; 0 = any,
-                                                           * 1 = none */
-    uint32_t empty_live_percent;                          /* … and in percent of what is live, once it is a tenth of
-                                                           * empty_delay_ms old; 0 = 50 */
+    uint64_t empty_bytes_max;                             /* kept empty at most, per pool: a memory type has one for
+                                                           * blocks up to 16 KiB and one for larger ones, each again
+                                                           * per priority (and for buffers and images, if the
+                                                           * granularity asks for it); 0 = any, 1 = none */
+    uint32_t empty_live_percent;                          /* … and in percent of what is live in the pool, once it is
+                                                           * a tenth of empty_delay_ms old; 0 = 50 */
     uint32_t empty_delay_ms;                              /* kept for so long; 0 = 1000, UINT32_MAX = never by age */
     uint64_t cache_bytes_max;                             /* freed blocks that are kept as they are, per shard;
                                                            * 0 = 1/8 of live, 256 KiB … 32 MiB; 1 = none */
