@@ -9,7 +9,7 @@
 #   -->
 #
 # A block with a main is linked and run; 77 from it (no Vulkan here) is fine. Blocks of Vulkan are left out where
-# its headers are missing.
+# its headers are missing, or the library was built without it.
 set -eu
 
 build=${ACRE_BUILD_DIR:?the folder of a finished build}
@@ -19,6 +19,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 vulkan=1
 echo '#include <vulkan/vulkan_core.h>' | $cc -fsyntax-only -x c - 2>/dev/null || vulkan=
+grep -q acre_vk_create "$build/libacre.so" || vulkan=
 
 awk -v to="$scratch" '
     function has(what) { return index(code, what) > 0 }
