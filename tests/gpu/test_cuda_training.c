@@ -14,7 +14,7 @@
 #include "base/bits.h"
 #include "fake_cuda.h"
 
-enum { LAYERS = 24, PER_LAYER = 6, WEIGHTS = 50, STEPS = 60, WARM = 40 };
+enum { LAYERS = 12, PER_LAYER = 6, WEIGHTS = 50, STEPS = 50, WARM = 35 };
 
 typedef struct trainer {
     acre_cuda *heap;
