@@ -10,7 +10,8 @@ NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-con
 	/usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers \
 	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
 
-.PHONY: build run test debug asan tsan soak oracle bench bench-docs gpu-report example-kv-cache install clean help needs-build needs-test
+.PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu gpu-report example-kv-cache install clean help \
+	needs-build needs-test needs-bench-gpu
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
 	@$(CMAKE_BUILD) release
@@ -55,6 +56,9 @@ example-kv-cache: needs-build ## a key-value cache that grows in place, on the G
 	@$(CMAKE_BUILD) release
 	@tools/kv-cache.sh $(ARGS)
 
+bench-gpu: needs-bench-gpu build ## Vulkan memory and the offset core, with the peers that are named (docs/benchmarks-gpu.md)
+	@bench/gpu/run.sh $(ARGS)
+
 install: build ## into PREFIX (default /usr/local); DESTDIR is respected
 	@cmake --install build --prefix $(PREFIX)
 
@@ -69,3 +73,6 @@ needs-build:
 
 needs-test:
 	@tools/ensure.sh $(NEEDS_TEST)
+
+needs-bench-gpu:
+	@tools/ensure.sh $(NEEDS_BUILD) /usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers

@@ -39,7 +39,7 @@ typedef struct acre_heap_options {
     uint32_t purge_delay_ms;         /* free memory older than this goes back; 0 = 500, UINT32_MAX = never by age */
     size_t cache_bytes_max;          /* free memory kept at most, per allocator; 0 = age alone decides */
     size_t magazine_bytes_max;       /* a thread keeps at most this much of one block size; 0 = 64 KiB */
-    size_t thread_bytes_max;         /* … and of larger blocks, and the latest bigger one; 0 = 256 KiB, 1 = none */
+    size_t thread_bytes_max;         /* … and of larger blocks, from 256 KiB on as it needs; 0 = 2 MiB, 1 = none */
 } acre_heap_options;
 
 /* Where a block was asked for. A static one is what ACRE_HERE makes. */

@@ -17,7 +17,7 @@
  * it one call at a time. Cost: O(log holes) for alloc, free, resize and stats, 30 to 50 ns in a range of 20,000 blocks,
  * about as much more per named alignment. One exception: a size smaller than half of the smallest one before it is
  * O(blocks), so at most 32 times; options.size_min avoids that. Memory: 32 bytes per block and per hole, half as much
- * again per named alignment, and up to 66 KiB of tables for each alignment, the granularity included.
+ * again per named alignment, and up to 162 KiB of tables for each alignment, the granularity included.
  *
  * Where it comes from: Knuth's boundary tags kept out of band, as in MacDougall's "Building a Low-Fragmentation Memory
  * System for 64-bit Games" (GDC 2016); the wish for such an interface from VulkanMemoryAllocator's virtual block and

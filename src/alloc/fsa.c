@@ -14,6 +14,9 @@
  * it. */
 enum { SHARED_SIZE_MIN = 128 };
 
+/* Less than this at once is no cheaper than the page faults. */
+#define POPULATE_LEAST ((size_t)16384)
+
 /* Holes inside of pages are given back in pieces of 4 KiB, the smallest OS page there is; 16 bits tell of them. */
 #define PURGE_BYTES ((size_t)4096)
 enum { PURGE_PIECES = 16 };
@@ -151,6 +154,7 @@ static uint32_t take_page(fsa *f, uint32_t c)
     r->blocks = f->sizes->blocks[c];
     for (uint32_t i = 0; i < words; i++) atomic_store_explicit(&bits[i], full_word(r, i), memory_order_relaxed);
     r->virgin = 0;
+    r->bare = zeroed;
     r->purged = 0;
     atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
     atomic_store_explicit(&r->identity, page_identity(f->heap, c, words), memory_order_release);
@@ -288,6 +292,20 @@ static bool take_recycled(fsa *f, uint32_t c, fsa_source *source, uint32_t page)
     return false;
 }
 
+/* Fresh memory for the blocks in bytes [from, to) of a page. Where a class holds many pages already it most likely goes
+ * on growing, and some OS pages at once are cheaper than a fault for each; never more than a 32nd of what it holds. Not
+ * where each of many threads holds a page of its own. */
+static void populate(const fsa *f, uint32_t c, uint32_t page, size_t from, size_t to)
+{
+    enum { SHARE = 32 };
+    size_t held = (size_t)atomic_load_explicit(&f->classes[c].pages, memory_order_relaxed) << CHUNK_SHIFT;
+    size_t batch = f->pool->policy.populate_bytes;
+    while (batch > held / SHARE) batch /= 2;
+    if (batch < POPULATE_LEAST) return;
+    from = align_up(from, batch);
+    if (from < to) os_populate(page_address(page) + from, align_up(to, batch) - from);
+}
+
 /* At most `want` blocks that were never in use, lowest first. The page has some. */
 static void take_virgin(fsa *f, uint32_t c, fsa_source *source, uint32_t page, uint32_t want)
 {
@@ -295,7 +313,10 @@ static void take_virgin(fsa *f, uint32_t c, fsa_source *source, uint32_t page, u
     uint32_t first = r->virgin, n = 64 - (first & 63);
     if (n > want) n = want;
     if (n > (uint32_t)r->blocks - first) n = (uint32_t)r->blocks - first;
-    r->virgin = (first + n) & 0x7fff;
+    r->virgin = (first + n) & 0x3fff;
+    size_t size = f->sizes->size[c];
+    if (r->bare && f->pool->policy.populate_bytes && (size >= SHARED_SIZE_MIN || os_single_threaded()))
+        populate(f, c, page, first * size, (first + n) * size);
     set_pending(f, c, source, page, first >> 6, word_take(&page_bits(r)[first >> 6], bits_mask(n) << (first & 63)));
 }
 
@@ -481,6 +502,7 @@ static size_t purge_page_holes(fsa *f, uint32_t c, uint32_t page)
         uint32_t n = 0;
         while (i + n < touched && !((r->purged >> (i + n)) & 1) && piece_is_free(f, c, r, i + n)) n++;
         char *at = page_address(page) + i * PURGE_BYTES;
+        if (n) page_pool_hole(f->pool, page);
         if (n && provider_decommit(f->pool->provider, at, n * PURGE_BYTES) &&
             provider_commit(f->pool->provider, at, n * PURGE_BYTES)) {
             bytes += n * PURGE_BYTES;

@@ -3,8 +3,16 @@
  * Private to coalesce.c and hole_index.c. Holes lie in bins by usable size, and three levels of bitmap find the first
  * bin that has one:
  *
- *   bin  1  2  3 ... exact_sizes - 1 | 16 bins per doubling above: [64K, 68K) [68K, 72K) ...
- *        one size each               | several sizes each
+ *   row       sizes         a bin is for                                   bins of a row
+ *   0         1             one size and 1/2048 of the range               2048
+ *   1         2, 3          one size and 1/1024 of the range               2048
+ *   ...
+ *   10        1024 - 2047   one size and half of the range                 2048
+ *   11, ...   2048 and up   one size                                       1 << row
+ *   above     exact_sizes   several sizes: [64K, 68K) [68K, 72K) ...       16
+ *
+ * Small sizes have the more holes, so places part them; bins rise with (size, place), so the first bin that is marked
+ * has the best hole. A range that outgrows the places is indexed anew (coalesce.c, spread).
  *
  * In a bin is a *heap-ordered trie*: the root is the bin's first hole in the order key = (usable, offset); the others
  * are divided by the first bit of their path into two subtries, and so on with the next bit.
@@ -15,7 +23,8 @@
  * path is the key, without the bits that all of the bin share, so that a lower bound is one walk down.
  *
  * Insertion walks down; a smaller key takes the place of the one it meets, which walks on. Removal pulls the smaller
- * child up, level by level. No rotation, no balance to keep, no scan. What it gives up: order inside an exact bin.
+ * child up, level by level. No rotation, no balance to keep, no scan. What it gives up: order inside an exact bin, and
+ * 4 bytes for each of up to 39,000 bins, most of them never touched.
  *
  * Most bins have one hole or none. One that is alone in an exact bin has a flag in its node instead of links, so its
  * coming and going touches the bitmap, the head and the node, nothing else. */
@@ -27,6 +36,8 @@
 enum {
     HOLE_BINS_PER_DOUBLING_LOG2 = 4,
     HOLE_EXACT_LOG2_MAX = 16,
+    HOLE_WIDTH_LOG2_MAX = 11,
+    HOLE_PLACE_LOG2_MIN = 5,
 };
 
 /* Odd, near 2^32 / golden ratio: consecutive multiples fall into the largest interval left. */
@@ -50,18 +61,18 @@ HOLE_INLINE uint64_t hole_mixed_path(uint64_t key)
     return key << ((unsigned)__builtin_clz((uint32_t)(key >> 32)) + 1 + HOLE_BINS_PER_DOUBLING_LOG2);
 }
 
-/* usable >= 1 */
-HOLE_INLINE uint32_t hole_bin(const hole_index *x, uint32_t usable)
+/* usable >= 1, offset < capacity. 0 < bin, and bins rise with (usable, place). */
+HOLE_INLINE uint32_t hole_bin(const hole_index *x, uint32_t usable, uint32_t offset)
 {
-    if (likely(usable < x->exact_sizes)) return usable;
-    uint32_t doubling = 31u - (uint32_t)__builtin_clz(usable);
-    uint32_t step = (usable >> (doubling - HOLE_BINS_PER_DOUBLING_LOG2)) & ((1u << HOLE_BINS_PER_DOUBLING_LOG2) - 1);
-    return x->exact_sizes + ((doubling - x->exact_log2) << HOLE_BINS_PER_DOUBLING_LOG2) + step;
+    const hole_row *row = &x->rows[(uint32_t)__builtin_clz(usable) ^ 31];
+    return row->first + (uint32_t)((uint64_t)usable << row->up >> 32) + (uint32_t)((uint64_t)offset >> row->down);
 }
-/* One more than the last bin. */
-static inline uint32_t hole_bin_count(uint32_t exact_sizes, uint32_t exact_log2)
+/* The size that a bin below x->mixed is for. */
+HOLE_INLINE uint32_t hole_bin_size(const hole_index *x, uint32_t bin)
 {
-    return exact_sizes + ((32 - exact_log2) << HOLE_BINS_PER_DOUBLING_LOG2);
+    uint32_t width = x->width_log2, doubling = (bin >> width) - 1;
+    doubling = doubling < width ? doubling : width;
+    return (bin - (doubling << width)) >> (width - doubling);
 }
 
 HOLE_INLINE bool hole_bin_is_empty(const hole_index *x, uint32_t bin)
@@ -87,7 +98,7 @@ HOLE_INLINE void hole_bin_clear(hole_index *x, uint32_t bin)
     if (unlikely(group == 0)) x->top &= ~((uint64_t)1 << (bin >> 12));
 }
 
-/* The first bin >= `bin` that has a hole; 0: none. bin <= hole_bin_count. */
+/* The first bin >= `bin` that has a hole; 0: none. bin <= x->bins. */
 HOLE_INLINE uint32_t hole_bin_next(const hole_index *x, uint32_t bin)
 {
     uint32_t word = bin >> 6, group = bin >> 12;
@@ -111,7 +122,7 @@ uint32_t hole_index_bound(const coalesce *c, const hole_index *x, uint32_t bin, 
 /* The hole with the smallest usable size >= `usable` >= 1, lowest offset first; 0: none. *found is its usable size. */
 HOLE_INLINE uint32_t hole_index_best(const coalesce *c, const hole_index *x, uint32_t usable, uint32_t *found)
 {
-    uint32_t bin = hole_bin(x, usable), node;
+    uint32_t bin = hole_bin(x, usable, 0), node;
     if (unlikely(usable >= x->exact_sizes)) {
         if (!hole_bin_is_empty(x, bin) && (node = hole_index_bound(c, x, bin, usable)) != 0) {
             *found = hole_link(x, node)->order;
@@ -122,43 +133,45 @@ HOLE_INLINE uint32_t hole_index_best(const coalesce *c, const hole_index *x, uin
     bin = hole_bin_next(x, bin);
     if (unlikely(bin == 0)) return 0;
     node = x->heads[bin];
-    *found = likely(bin < x->exact_sizes) ? bin : hole_link(x, node)->order;
+    *found = likely(bin < x->mixed) ? hole_bin_size(x, bin) : hole_link(x, node)->order;
     return node;
 }
 
-/* A hole into a bin that is not empty. */
-void hole_index_insert_exact(coalesce *c, hole_index *x, uint32_t node, uint32_t bin);
-void hole_index_insert_mixed(coalesce *c, hole_index *x, uint32_t node, uint32_t bin, uint32_t usable);
+/* A hole into a bin that is not empty, or of several sizes. */
+void hole_index_insert_shared(coalesce *c, hole_index *x, uint32_t node, uint32_t bin, uint32_t usable);
 /* A hole out of a bin where it has links. */
 void hole_index_pull_up(coalesce *c, hole_index *x, uint32_t node, uint32_t bin);
 
 /* Puts a hole in; its node has the offset, and no flag of x. */
-HOLE_INLINE void hole_index_insert(coalesce *c, hole_index *x, uint32_t node, uint32_t usable)
+HOLE_INLINE void hole_index_insert(coalesce *c, hole_index *x, uint32_t node, uint32_t offset, uint32_t usable)
 {
-    uint32_t bin = hole_bin(x, usable);
-    if (unlikely(usable >= x->exact_sizes)) {
-        hole_index_insert_mixed(c, x, node, bin, usable);
-    } else if (hole_bin_is_empty(x, bin)) {
-        c->nodes[node].state |= x->alone;
+    uint32_t bin = hole_bin(x, usable, offset);
+    if (likely(bin < x->mixed && hole_bin_is_empty(x, bin))) {
+        coalesce_at(c, node)->state |= x->alone;
         x->heads[bin] = node;
         hole_bin_mark(x, bin);
     } else {
-        hole_index_insert_exact(c, x, node, bin);
+        hole_index_insert_shared(c, x, node, bin, usable);
     }
 }
 
-/* Takes a hole out; its offset and usable size are those that it was put in with. */
-HOLE_INLINE void hole_index_remove(coalesce *c, hole_index *x, uint32_t node, uint32_t usable)
+/* Takes a hole out; offset and usable size are those which it was put in with. */
+HOLE_INLINE void hole_index_remove(coalesce *c, hole_index *x, uint32_t node, uint32_t offset, uint32_t usable)
 {
-    uint32_t bin = hole_bin(x, usable);
-    if (c->nodes[node].state & x->alone) {
-        c->nodes[node].state &= ~x->alone;
+    uint32_t bin = hole_bin(x, usable, offset);
+    coalesce_node *n = coalesce_at(c, node);
+    if (likely(n->state & x->alone)) {
+        n->state &= ~x->alone;
         hole_bin_clear(x, bin);
     } else {
         hole_index_pull_up(c, x, node, bin);
     }
 }
 
+/* Lays the bins out. exact_sizes: a power of two; capacity: 0 = not known, then sizes have one bin each for good. */
+void hole_index_init(hole_index *x, uint32_t exact_sizes, uint32_t capacity);
+/* Spreads the places of each size over a range that is longer now; the index is empty. */
+void hole_index_spread(hole_index *x, uint32_t capacity);
 /* Forgets everything. O(bins / 64). */
 void hole_index_clear(hole_index *x);
 /* The largest usable size, 0: none. */

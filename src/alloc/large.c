@@ -298,12 +298,19 @@ bool large_is_free_slot(const void *p)
     return s && s->bytes == 0;
 }
 
+/* Is p the start of a live block of l with memory behind its first `bytes`? */
+static bool is_backed(large *l, void *p, size_t bytes)
+{
+    size_t usable;
+    const large_slot *s = slot_of(p);
+    return large_owner(p, &usable) == l && (s ? s->committed : usable) >= bytes;
+}
+
 bool large_move(large *l, void *from, void *to, size_t usable)
 {
-    large_slot *source = slot_of(from), *target = slot_of(to);
-    if (!source || !target || l->provider != acre_provider_flexible() || os_commit_is_charged()) return false;
-    if (source->table->owner != l || target->table->owner != l || target->committed < usable) return false;
-    return os_move_pages(from, to, usable);
+    if (l->provider != acre_provider_flexible() || os_commit_is_charged()) return false;
+    usable = align_up(usable, os_page_bytes());
+    return is_backed(l, from, usable) && is_backed(l, to, usable) && os_move_pages(from, to, usable);
 }
 
 size_t large_trim(large *l, size_t keep_bytes)
@@ -316,12 +323,12 @@ size_t large_trim(large *l, size_t keep_bytes)
     return bytes;
 }
 
-void large_tick(large *l)
+void large_tick(large *l, uint32_t delay_ms)
 {
     uint64_t now = os_now_ms();
     if (!lock_try(&l->lock)) return;
     l->checked_ms = now;
-    give_back(l, l->policy.cache_bytes_max, (uint32_t)now, l->policy.delay_ms, 1);
+    give_back(l, l->policy.cache_bytes_max, (uint32_t)now, delay_ms, 1);
     lock_release(&l->lock);
 }
 

@@ -94,14 +94,15 @@ acre_status large_free(large *l, void *p);
  * any address at all. */
 large *large_owner(const void *p, size_t *usable);
 size_t large_trim(large *l, size_t keep_bytes);
-void large_tick(large *l);
+/* Gives back the coldest slot if it has been free for delay_ms. Nothing while somebody else is at it. */
+void large_tick(large *l, uint32_t delay_ms);
 /* Everything goes back, whoever holds blocks. No concurrent use. */
 void large_destroy(large *l);
 bool large_check(large *l);
 void large_visit(large *l, void (*visit)(void *context, void *block, size_t bytes), void *context);
 
 /* Moves the pages of the live large block `from` (usable bytes of it) behind the live large block `to` without copying.
- * False: not possible for these two; nothing has changed. */
+ * False: not possible for these two; nothing has changed. In slots or outside of them. */
 bool large_move(large *l, void *from, void *to, size_t usable);
 /* p, inside of a large region: the start of a slot without a block? Then a free of it is a double one. */
 bool large_is_free_slot(const void *p);

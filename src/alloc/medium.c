@@ -1,9 +1,8 @@
 /* medium: see medium.h. */
-#include "alloc/medium.h"
+#include "alloc/medium_inside.h"
 
 #include <string.h>
 
-#include "os/os.h"
 #include "page/arena.h"
 #include "page/fill.h"
 #include "page/resident.h"
@@ -34,16 +33,6 @@ void medium_tier(uint32_t t, size_t *size_max, size_t *granule)
 /* Holes below this size stay when there is too much memory under holes: giving them back would cost more calls. */
 #define PURGE_HOLE_BYTES (256 * KIB)
 
-static void enter(medium *m)
-{
-    if (!m->single_thread) lock_acquire(&m->lock);
-}
-static void leave(medium *m)
-{
-    if (!m->single_thread) lock_release(&m->lock);
-}
-static bool wrong_thread(const medium *m) { return m->single_thread && m->single_thread != os_thread_id(); }
-
 void medium_init(medium *m, void *heap, const acre_provider *provider, account *acc, page_policy policy,
                  bool single_thread, size_t named_align)
 {
@@ -65,8 +54,6 @@ static void *nodes_grow(void *context, unsigned part, void *old, size_t old_byte
     char *at = r->nodes_at + part * r->node_part_bytes;
     return new_bytes <= r->node_part_bytes && arena_commit(at, new_bytes) ? at : NULL;
 }
-
-static size_t pages_in(size_t bytes) { return (bytes + MEDIUM_PAGE_BYTES - 1) >> MEDIUM_PAGE_SHIFT; }
 
 static void release_range(medium_range *r)
 {
@@ -180,12 +167,6 @@ static void empty_remove(medium *m, medium_page *page)
     m->cached -= MEDIUM_PAGE_BYTES;
 }
 
-static size_t page_end(const medium_range *r, size_t page)
-{
-    size_t end = (page + 1) << MEDIUM_PAGE_SHIFT;
-    return end < r->bytes ? end : r->bytes;
-}
-
 static bool is_touched(const medium_range *r, size_t at)
 {
     return (r->touched[at >> (CHUNK_SHIFT + 6)] >> ((at >> CHUNK_SHIFT) & 63)) & 1;
@@ -285,25 +266,6 @@ static void count_used(medium *m, size_t more, size_t less)
 
 /* --- blocks ----------------------------------------------------------------------------------------------------- */
 
-/* What the handle says of a block of so many bytes that starts at offset `from`. */
-static uint32_t block_word(const medium_range *r, size_t from, size_t bytes)
-{
-    uint32_t start = (uint32_t)(from >> r->granule_log2) & ((1u << (r->unit_log2 - r->granule_log2)) - 1);
-    return (uint32_t)(bytes >> r->granule_log2) << MEDIUM_GRANULES_SHIFT | start | MEDIUM_USED;
-}
-
-/* The word of the live block that starts at p; 0: none. */
-static uint32_t live_word(const medium_range *r, const void *p)
-{
-    size_t offset = (size_t)((const char *)p - r->base);
-    uint32_t word = atomic_load_explicit(&medium_handle_of(r, p)->block, memory_order_relaxed);
-    if (offset & (((size_t)1 << r->granule_log2) - 1)) return 0;
-    uint32_t expected = block_word(r, offset, 0), parts = MEDIUM_USED | MEDIUM_START_MASK;
-    return (word & parts) == (expected & parts) ? word : 0;
-}
-
-static uint32_t handle_node(const medium_handle *h) { return h->node & ((1u << MEDIUM_NODE_BITS) - 1); }
-
 uint32_t medium_node(const medium_range *r, const void *p)
 {
     return live_word(r, p) ? handle_node(medium_handle_of(r, p)) : 0;
@@ -347,6 +309,15 @@ static void clear_touched(char *base, size_t from, size_t to, const uint64_t *to
     }
 }
 
+/* The bits of word w that stand for 64 KiB pieces first … last. */
+static uint64_t pieces_mask(size_t w, size_t first, size_t last)
+{
+    uint64_t mask = ~(uint64_t)0;
+    if (w == first >> 6) mask &= ~bits_mask(first & 63);
+    if (w == last >> 6) mask &= bits_mask((last & 63) + 1);
+    return mask;
+}
+
 /* Saves the touched bits of [from, to) (into `old` when it is not NULL), then sets them. */
 static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
 {
@@ -354,57 +325,15 @@ static void touch(medium_range *r, size_t from, size_t to, uint64_t *old)
     uint32_t fresh = 0;
     for (size_t w = first >> 6; w <= last >> 6; w++) {
         if (old) old[w - (first >> 6)] = r->touched[w];
-        uint64_t mask = ~(uint64_t)0;
-        if (w == first >> 6) mask &= ~bits_mask(first & 63);
-        if (w == last >> 6) mask &= bits_mask((last & 63) + 1);
-        fresh += bits_count(mask & ~r->touched[w]);
-        r->touched[w] |= mask;
+        uint64_t mask = pieces_mask(w, first, last), missing = mask & ~r->touched[w];
         r->recent[w] |= mask;
+        if (!missing) continue;
+        fresh += bits_count(missing);
+        r->touched[w] |= mask;
     }
     if (!fresh) return;
     r->owner->touched += (size_t)fresh << CHUNK_SHIFT;
     resident_add((size_t)fresh << CHUNK_SHIFT);
-}
-
-void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
-{
-    if (bytes > MEDIUM_SIZE_MAX || align > region_bytes() || wrong_thread(m)) return NULL;
-    size_t size = medium_round(bytes);
-    uint32_t t = tier_of(size);
-    uint32_t granule_log2 = tiers[t].granule_log2;
-    unsigned align_log2 = align > ((size_t)1 << granule_log2) ? bits_highest(align) - granule_log2 : 0;
-    if (!account_charge(m->account, size)) return NULL;
-
-    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
-    char *p = NULL;
-    medium_range *r = NULL;
-    size_t from = 0;
-    enter(m);
-    uint32_t node = find_room(m, t, (uint32_t)(size >> granule_log2), align_log2, &r);
-    if (node == 0) goto out;
-    from = (size_t)coalesce_offset(&r->core, node) << granule_log2;
-    if (!enter_pages(m, r, from, from + size)) {
-        coalesce_free(&r->core, node);
-        goto out;
-    }
-    touch(r, from, from + size, old_touched);
-    set_handle(r, from, node, size, site);
-    if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
-    m->allocs++;
-    count_used(m, size, 0);
-    p = r->base + from;
-out:
-    leave(m);
-    if (!p) {
-        account_credit(m->account, size);
-        return NULL;
-    }
-    if (zero) {
-        bool comes_zeroed = provider_can(m->provider, ACRE_COMES_ZEROED) && !m->policy.fill;
-        if (comes_zeroed) clear_touched(r->base, from, from + bytes, old_touched);
-        else memset(p, 0, bytes);
-    }
-    return p;
 }
 
 /* Did a block lie on this piece since the last look? Forgets it. */
@@ -442,41 +371,288 @@ static bool can_purge_holes(const medium *m)
     return provider_can(m->provider, ACRE_CAN_DECOMMIT) && provider_page_bytes(m->provider) <= CHUNK_BYTES;
 }
 
+/* Would a block there be the first on one of its 64 KiB pieces? */
+static bool is_fresh(const medium_range *r, size_t from, size_t to)
+{
+    size_t first = from >> CHUNK_SHIFT, last = (to - 1) >> CHUNK_SHIFT;
+    for (size_t w = first >> 6; w <= last >> 6; w++)
+        if (pieces_mask(w, first, last) & ~r->touched[w]) return true;
+    return false;
+}
+
+/* The block is a hole from now on, merged with its neighbours; returns it. */
+static uint32_t release_block(medium *m, medium_range *r, void *p)
+{
+    size_t from = (size_t)((char *)p - r->base);
+    uint32_t node = medium_node(r, p);
+    size_t size = medium_block_bytes(r, node);
+    atomic_store_explicit(&medium_handle_of(r, p)->block, 0, memory_order_relaxed);
+    uint32_t hole = coalesce_free(&r->core, node);
+    leave_pages(m, r, from, from + size);
+    account_credit(m->account, size);
+    return hole;
+}
+
+/* --- quick lists ------------------------------------------------------------------------------------------------ */
+
+enum { QUICK_BLOCKS = 1024, QUICK_MERGE = 64 }; /* resting at most; merged in one go at most: 5 µs */
+
+/* A block whose cached bit is set begins to rest. */
+static void rest(medium *m, medium_range *r, medium_handle *h, void *p)
+{
+    medium_quick *q = &m->quick;
+    uint32_t bin = medium_handle_bin(h), node = handle_node(h);
+    coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)q->head[bin]);
+    q->head[bin] = p;
+    q->bins[bin >> 6] |= (uint64_t)1 << (bin & 63);
+    q->bytes += handle_bytes(r, h);
+    q->count++;
+}
+
+/* The block that rests in this bin since last; it is live now. There is one. */
+static void *wake(medium *m, uint32_t bin)
+{
+    medium_quick *q = &m->quick;
+    void *p = q->head[bin];
+    medium_range *r = medium_range_of(p);
+    medium_handle *h = medium_handle_of(r, p);
+    void *next = (void *)(uintptr_t)coalesce_tag(&r->core, handle_node(h));
+    coalesce_set_tag(&r->core, handle_node(h), 0);
+    q->head[bin] = next;
+    if (!next) q->bins[bin >> 6] &= ~((uint64_t)1 << (bin & 63));
+    size_t from = (size_t)((char *)p - r->base), bytes = handle_bytes(r, h);
+    for (size_t i = from >> CHUNK_SHIFT; i <= (from + bytes - 1) >> CHUNK_SHIFT; i++)
+        r->recent[i >> 6] |= (uint64_t)1 << (i & 63); /* as for a block that was just cut */
+    q->bytes -= bytes;
+    q->count--;
+    medium_handle_set_cached(h, false);
+    return p;
+}
+
+static bool hot_rests(const medium *m)
+{
+    uintptr_t hot = 0;
+    for (int i = 0; i < MEDIUM_HOT; i++)
+        hot |= (uintptr_t)atomic_load_explicit(&m->quick.hot[i], memory_order_relaxed);
+    return hot != 0;
+}
+
+/* Could merging make room in this tier? Only blocks of tier 0 rest in lists; tiers share no range. */
+static bool any_rests(const medium *m, uint32_t tier) { return tier == 0 ? m->quick.count > 0 : hot_rests(m); }
+
+/* The blocks in hot places are holes from now on. */
+static void merge_hot(medium *m)
+{
+    for (int i = 0; i < MEDIUM_HOT; i++) {
+        void *p = atomic_exchange_explicit(&m->quick.hot[i], NULL, memory_order_acquire);
+        if (!p) continue;
+        medium_range *r = medium_range_of(p);
+        count_used(m, 0, handle_bytes(r, medium_handle_of(r, p)));
+        release_block(m, r, p);
+    }
+}
+
+/* Merges up to `most` resting blocks, those of the largest sizes first. Returns the bytes. */
+static size_t merge_resting(medium *m, uint32_t most)
+{
+    medium_quick *q = &m->quick;
+    merge_hot(m);
+    size_t before = q->bytes;
+    for (uint32_t w = (MEDIUM_BINS + 63) / 64; w-- > 0 && most > 0;)
+        while (q->bins[w] && most > 0) {
+            void *p = wake(m, w * 64 + bits_highest(q->bins[w]));
+            release_block(m, medium_range_of(p), p);
+            most--;
+        }
+    return before - q->bytes;
+}
+
+/* How much may rest. It is fragmentation as long as it does (a heap of buffers got 9% larger where 1,024 blocks rested
+ * without regard to bytes, 4% with this), but where most of the memory is free anyway there is nothing to be lost. */
+static size_t resting_max(const medium *m)
+{
+    size_t idle = m->touched > m->used ? m->touched - m->used : 0;
+    size_t most = MIB + m->used / 16 + (idle > m->used ? (idle - m->used) / 2 : 0);
+    return most < m->policy.cache_bytes_max ? most : m->policy.cache_bytes_max;
+}
+
+/* Blocks came back: is too much kept, or is it time to look at what is? */
+static void mind_what_is_kept(medium *m, uint32_t added)
+{
+    enum { LOOK_EVERY = 32, PAGES = 8 };
+    size_t most = m->policy.cache_bytes_max;
+    if (m->quick.count > QUICK_BLOCKS || m->quick.bytes > resting_max(m)) merge_resting(m, QUICK_MERGE);
+    bool over = m->cached > most;
+    if (!over && m->frees / LOOK_EVERY == (m->frees - added) / LOOK_EVERY) return;
+    uint64_t now = os_now_ms();
+    bool due = now - m->checked_ms >= m->policy.delay_ms / 8;
+    if (!over && !due) return;
+    if (due) merge_resting(m, QUICK_MERGE);
+    m->checked_ms = now;
+    /* A page takes 0.15 ms: no more than one, unless a limit was set. */
+    give_back(m, most, (uint32_t)now, m->policy.delay_ms, over ? PAGES : 1);
+}
+
+size_t medium_give(medium *m, void *const *blocks, uint32_t count)
+{
+    enter(m);
+    for (uint32_t i = 0; i < count; i++) {
+        medium_range *r = medium_range_of(blocks[i]);
+        medium_handle *h = medium_handle_of(r, blocks[i]);
+        count_used(m, 0, handle_bytes(r, h));
+        if (m->policy.fill || r->tier > 0) release_block(m, r, blocks[i]);
+        else rest(m, r, h, blocks[i]);
+    }
+    m->frees += count;
+    mind_what_is_kept(m, count);
+    size_t touched = m->touched;
+    leave(m);
+    return touched;
+}
+
+/* --- allocating and freeing ------------------------------------------------------------------------------------- */
+
+/* A node for the block, best fit; 0: no room. What nothing has touched is taken last: holes that resting blocks leave
+ * come first. */
+static uint32_t take_node(medium *m, uint32_t t, uint32_t granules, unsigned align_log2, medium_range **range)
+{
+    uint32_t node = find_room(m, t, granules, align_log2, range);
+    if (!any_rests(m, t)) return node;
+    if (node) {
+        medium_range *r = *range;
+        size_t from = (size_t)coalesce_offset(&r->core, node) << r->granule_log2;
+        if (!is_fresh(r, from, from + medium_block_bytes(r, node))) return node;
+        coalesce_free(&r->core, node);
+    }
+    if (t == 0) merge_resting(m, UINT32_MAX);
+    else merge_hot(m);
+    return find_room(m, t, granules, align_log2, range);
+}
+
+static void *alloc_merged(medium *m, size_t size, size_t align, const void *site, uint64_t *old_touched, size_t *at)
+{
+    uint32_t t = tier_of(size);
+    uint32_t granule_log2 = tiers[t].granule_log2;
+    unsigned align_log2 = align > ((size_t)1 << granule_log2) ? bits_highest(align) - granule_log2 : 0;
+    if (!account_charge(m->account, size) &&
+        !(merge_resting(m, UINT32_MAX) && account_charge(m->account, size))) return NULL;
+    medium_range *r;
+    uint32_t node = take_node(m, t, (uint32_t)(size >> granule_log2), align_log2, &r);
+    if (node == 0) goto credit;
+    size_t from = (size_t)coalesce_offset(&r->core, node) << granule_log2;
+    if (!enter_pages(m, r, from, from + size)) {
+        coalesce_free(&r->core, node);
+        goto credit;
+    }
+    touch(r, from, from + size, old_touched);
+    set_handle(r, from, node, size, site);
+    if (site) coalesce_set_tag(&r->core, node, (uint64_t)(uintptr_t)site);
+    *at = from;
+    return r->base + from;
+credit:
+    account_credit(m->account, size);
+    return NULL;
+}
+
+/* Memory for the untouched 64 KiB pieces that a small block is the first on: others will follow it there, and all at
+ * once costs less than a page fault each. Only where a heap is large enough for a piece to be nothing. Without the lock;
+ * `touched` is of alloc_merged. */
+static void populate(const medium *m, char *p, size_t size, size_t from, const uint64_t *touched, size_t held)
+{
+    enum { SHARE = 32 };
+    bool may = size <= m->policy.populate_bytes && m->provider == acre_provider_flexible();
+    if (!may || held < SHARE * CHUNK_BYTES) return;
+    size_t first = from >> CHUNK_SHIFT, last = (from + size - 1) >> CHUNK_SHIFT;
+    for (size_t i = first; i <= last; i++)
+        if (!(touched[(i >> 6) - (first >> 6)] >> (i & 63) & 1))
+            os_populate(p - from + (i << CHUNK_SHIFT), CHUNK_BYTES);
+}
+
+/* Makes a new block read zero. `touched` is of alloc_merged; NULL: it rested. */
+static void clear_block(const medium *m, char *p, size_t bytes, size_t from, const uint64_t *touched)
+{
+    bool comes_zeroed = provider_can(m->provider, ACRE_COMES_ZEROED) && !m->policy.fill;
+    if (touched && comes_zeroed) clear_touched(p - from, from, from + bytes, touched);
+    else memset(p, 0, bytes);
+}
+
+uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count)
+{
+    if (wrong_thread(m)) return 0;
+    size_t size = medium_round(bytes), from = 0;
+    uint32_t n = 0, bin = medium_bin(size);
+    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
+    enter(m);
+    while (n < count && m->quick.head[bin]) blocks[n++] = wake(m, bin);
+    bool rested = n > 0;
+    if (n == 0 && (blocks[0] = alloc_merged(m, size, 0, NULL, old_touched, &from)) != NULL) n = 1;
+    m->allocs += n;
+    count_used(m, n * size, 0);
+    size_t held = m->touched;
+    leave(m);
+    if (n && !rested) populate(m, blocks[0], size, from, old_touched, held);
+    if (n && zero) clear_block(m, blocks[0], bytes, from, rested ? NULL : old_touched);
+    return n;
+}
+
+void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
+{
+    if (bytes > MEDIUM_SIZE_MAX || align > region_bytes() || wrong_thread(m)) return NULL;
+    size_t size = medium_round(bytes), from = 0;
+    uint32_t bin = medium_bin(size);
+    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
+    enter(m);
+    /* Any block is aligned to 256 bytes. A budget that was lowered refuses what rests, too. */
+    bool rested = align <= 256 && !site && m->quick.head[bin] && account_has_room(m->account, 0);
+    char *p = rested ? wake(m, bin) : alloc_merged(m, size, align, site, old_touched, &from);
+    if (p) {
+        m->allocs++;
+        count_used(m, size, 0);
+    }
+    size_t held = m->touched;
+    leave(m);
+    if (p && !rested) populate(m, p, size, from, old_touched, held);
+    if (p && zero) clear_block(m, p, bytes, from, rested ? NULL : old_touched);
+    return p;
+}
+
 acre_status medium_free(medium *m, void *p)
 {
     if (wrong_thread(m)) return ACRE_WRONG_THREAD;
     medium_range *r = medium_range_of(p);
     if (!r || r->owner != m) return ACRE_FOREIGN_POINTER;
     enter(m);
-    size_t from = (size_t)((char *)p - r->base);
-    uint32_t node = medium_node(r, p);
-    if (node == 0) {
+    medium_handle *h = medium_handle_of(r, p);
+    uint32_t word = live_word(r, p);
+    if (word == 0) {
         /* A block was here once, and none starts in this unit now: p is not inside of a live one. */
-        bool stale = handle_node(medium_handle_of(r, p)) && !atomic_load(&medium_handle_of(r, p)->block);
+        bool stale = handle_node(h) && !atomic_load(&h->block);
         leave(m);
         return stale ? ACRE_DOUBLE_FREE : ACRE_FOREIGN_POINTER;
     }
-    size_t size = medium_block_bytes(r, node);
-    atomic_store_explicit(&medium_handle_of(r, p)->block, 0, memory_order_relaxed);
-    uint32_t hole = coalesce_free(&r->core, node);
+    if (word & MEDIUM_CACHED) {
+        leave(m);
+        return ACRE_DOUBLE_FREE;
+    }
     m->frees++;
-    count_used(m, 0, size);
-    leave_pages(m, r, from, from + size);
-    uint64_t now = os_now_ms();
-    bool over = m->cached > m->policy.cache_bytes_max;
-    if (over || now - m->checked_ms >= m->policy.delay_ms / 8) {
-        m->checked_ms = now;
-        /* A page takes 0.15 ms: no more than one, unless a limit was set. */
-        give_back(m, m->policy.cache_bytes_max, (uint32_t)now, m->policy.delay_ms, over ? 8 : 1);
+    count_used(m, 0, handle_bytes(r, h));
+    /* Clear values say at once that a page is empty. */
+    bool may_rest = medium_handle_bin(h) != MEDIUM_BIN_NONE && !(word & MEDIUM_SITED) && !m->policy.fill &&
+                    r->tier == 0;
+    if (may_rest && m->touched - m->used <= m->policy.cache_bytes_max) {
+        medium_handle_set_cached(h, true);
+        rest(m, r, h, p);
+    } else {
+        /* More memory under holes than may be kept: the one that just became larger goes, unless it is small. */
+        bool over = m->touched - m->used > m->policy.cache_bytes_max;
+        uint32_t hole = release_block(m, r, p);
+        if (over && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
+            size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
+            m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
+        }
     }
-    /* More memory under holes than may be kept: the one that just became larger goes, unless it is small. */
-    over = m->touched - m->used > m->policy.cache_bytes_max;
-    if (over && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
-        size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
-        m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
-    }
+    mind_what_is_kept(m, 1);
     leave(m);
-    account_credit(m->account, size);
     return ACRE_OK;
 }
 
@@ -496,6 +672,8 @@ bool medium_resize(medium *m, void *p, size_t bytes)
     if (ok) goto out;
     if (size > before) {
         if (!account_charge(m->account, size - before)) goto out;
+        /* What rests must not make the heap larger: the next request finds it merged. */
+        if (any_rests(m, r->tier) && is_fresh(r, from + before, from + size)) merge_resting(m, QUICK_MERGE);
         if (!coalesce_resize(&r->core, node, (uint32_t)(size >> r->granule_log2))) goto credit;
         /* Pages that the block did not touch yet: from the one after its last on. */
         size_t fresh = align_up(from + before, MEDIUM_PAGE_BYTES);
@@ -531,6 +709,7 @@ size_t medium_trim(medium *m, size_t keep_bytes)
 {
     enter(m);
     uint64_t before = m->given_back;
+    merge_resting(m, UINT32_MAX);
     give_back(m, keep_bytes, (uint32_t)os_now_ms(), UINT32_MAX, UINT32_MAX);
     size_t page = provider_page_bytes(m->provider);
     for (uint32_t t = 0; t < MEDIUM_TIERS && keep_bytes == 0; t++) {
@@ -592,6 +771,7 @@ void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort)
     if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
     uint64_t now = os_now_ms();
     m->checked_ms = now;
+    merge_resting(m, QUICK_MERGE * effort);
     give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, PAGES * effort);
     uint32_t most = can_purge_holes(m) ? NODES * effort : 0;
     uint64_t until = m->given_back + (uint64_t)BYTES * effort;
@@ -619,94 +799,4 @@ void medium_destroy(medium *m)
     bool single = m->single_thread != 0;
     size_t named = m->named_align_log2 ? (size_t)1 << m->named_align_log2 : 0;
     medium_init(m, m->heap, m->provider, m->account, m->policy, single, named);
-}
-
-/* 64 KiB pieces of [from, to) that may hold something. from: a multiple of 64 KiB. */
-static size_t touched_bytes(const medium_range *r, size_t from, size_t to)
-{
-    size_t bytes = 0;
-    for (size_t i = from >> CHUNK_SHIFT; i << CHUNK_SHIFT < to; i++)
-        if ((r->touched[i >> 6] >> (i & 63)) & 1) bytes += CHUNK_BYTES;
-    return bytes;
-}
-
-static void read_range(const medium_range *r, medium_usage *usage)
-{
-    usage->used += (size_t)r->core.used << r->granule_log2;
-    usage->blocks += r->core.block_count;
-    size_t units = (size_t)r->core.capacity << r->granule_log2 >> r->unit_log2;
-    usage->metadata += coalesce_memory_bytes(&r->core) + units * sizeof *r->handle;
-    size_t hole = (size_t)coalesce_largest_hole(&r->core) << r->granule_log2;
-    if (hole > usage->largest_hole) usage->largest_hole = hole;
-    for (size_t i = 0; i < pages_in(r->bytes); i++) {
-        const medium_page *page = &r->pages[i];
-        size_t bytes = page->committed ? touched_bytes(r, i << MEDIUM_PAGE_SHIFT, page_end(r, i)) : 0;
-        usage->touched += bytes;
-        if (page->listed) usage->touched_cached += bytes;
-    }
-}
-
-void medium_usage_read(medium *m, medium_usage *usage)
-{
-    memset(usage, 0, sizeof *usage);
-    enter(m);
-    usage->committed = m->committed;
-    usage->cached = m->cached;
-    usage->given_back = m->given_back;
-    usage->peak = m->used_peak;
-    usage->allocs = m->allocs;
-    usage->frees = m->frees;
-    if (wrong_thread(m)) { /* its structures may change under our eyes */
-        usage->used = m->used;
-        usage->blocks = (size_t)(m->allocs - m->frees);
-        usage->touched = m->committed;
-        usage->touched_cached = m->cached;
-    } else {
-        for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-            for (const medium_range *r = m->ranges[t]; r; r = r->next) read_range(r, usage);
-    }
-    leave(m);
-}
-
-void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t bytes, const void *site), void *context)
-{
-    enter(m);
-    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-        for (medium_range *r = m->ranges[t]; r; r = r->next)
-            for (uint32_t n = coalesce_first(&r->core); n; n = coalesce_next(&r->core, n))
-                if (coalesce_is_used(&r->core, n)) {
-                    char *block = r->base + ((size_t)coalesce_offset(&r->core, n) << r->granule_log2);
-                    if (!(live_word(r, block) & MEDIUM_CACHED))
-                        visit(context, block, medium_block_bytes(r, n), medium_site(r, n));
-                }
-    leave(m);
-}
-
-bool medium_check(medium *m)
-{
-    bool ok = true;
-    size_t committed = 0, cached = 0, used = 0;
-    enter(m);
-    for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-        for (medium_range *r = m->ranges[t]; r; r = r->next) {
-            ok = ok && coalesce_check(&r->core) == NULL;
-            used += (size_t)r->core.used << r->granule_log2;
-            for (uint32_t n = coalesce_first(&r->core); ok && n; n = coalesce_next(&r->core, n)) {
-                if (!coalesce_is_used(&r->core, n)) continue;
-                size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
-                ok = handle_node(&r->handle[from >> r->unit_log2]) == n;
-                ok = ok && medium_usable(r, r->base + from, NULL) == medium_block_bytes(r, n);
-                size_t last = (from + medium_block_bytes(r, n) - 1) >> MEDIUM_PAGE_SHIFT;
-                for (size_t i = from >> MEDIUM_PAGE_SHIFT; ok && i <= last; i++)
-                    ok = r->pages[i].live > 0 && r->pages[i].committed;
-            }
-            for (size_t i = 0; i < pages_in(r->bytes); i++) {
-                committed += r->pages[i].committed ? MEDIUM_PAGE_BYTES : 0;
-                cached += r->pages[i].listed ? MEDIUM_PAGE_BYTES : 0;
-                ok = ok && (r->pages[i].live == 0 || !r->pages[i].listed);
-            }
-        }
-    ok = ok && committed == m->committed && cached == m->cached && used == m->used;
-    leave(m);
-    return ok;
 }

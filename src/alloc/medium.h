@@ -15,6 +15,12 @@
  *   live[page]              blocks that touch the 2 MiB page; at 0 the page can go back to the system, wherever it lies
  *   touched[64 KiB]         a bit: may hold something other than zero, so that zeroed memory is not cleared again
  *
+ * A block that comes back rests in a *quick list* of its size first, neither split nor merged, so that the next request
+ * for that size costs a few loads (lazy coalescing: Weinstock's quick fit, 1976). Resting blocks are merged, the
+ * largest
+ * first, before any request is served from memory that nothing has touched yet, by age, and beyond QUICK_BLOCKS of
+ * them: they make work cheaper, never the heap larger.
+ *
  * Empty pages stay committed for a while and go back oldest first: by age, by budget, on trim (which also gives back
  * the whole untouched-by-blocks 64 KiB pieces inside of pages in use).
  *
@@ -58,7 +64,7 @@ typedef struct medium_handle {
 enum {
     MEDIUM_START_MASK = 31,
     MEDIUM_USED = 32,
-    MEDIUM_CACHED = 64,
+    MEDIUM_CACHED = 64, /* in a thread cache or a quick list: to the user it is free */
     MEDIUM_SITED = 128, /* it remembers a site, so no cache may hand it out again */
     MEDIUM_GRANULES_SHIFT = 8,
     MEDIUM_NODE_BITS = 20,
@@ -67,6 +73,18 @@ enum {
 enum { MEDIUM_BINS = (MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN) * 64, MEDIUM_BIN_NONE = MEDIUM_BINS };
 _Static_assert(MEDIUM_BIN_NONE < 1 << (32 - MEDIUM_NODE_BITS), "a bin fits beside a node");
 _Static_assert(2 * (MEDIUM_RANGE_BYTES / 4096 + 2) < (size_t)1 << MEDIUM_NODE_BITS, "and a node of the largest range");
+
+/* Blocks that rest, latest first, one list per bin; linked through the tags of their nodes. In front of the lists are a
+ * few places for one block each, told apart by its bin, that need no lock: a block goes in and out by exchange, and
+ * whoever got it has it. Release and acquire hand over what the last holder wrote. Their blocks count as used. */
+enum { MEDIUM_HOT = 2 };
+typedef struct medium_quick {
+    _Atomic(void *) hot[MEDIUM_HOT];
+    uint64_t bins[(MEDIUM_BINS + 63) / 64]; /* bit b: head[b] is one */
+    void *head[MEDIUM_BINS];
+    size_t bytes;
+    uint32_t count;
+} medium_quick;
 
 typedef struct medium_range {
     struct medium *owner;
@@ -90,8 +108,9 @@ typedef struct medium_range {
 } medium_range;
 
 typedef struct medium_usage {
-    size_t used;      /* bytes in blocks, rounding included */
+    size_t used;      /* bytes in blocks, rounding included; those that rest are free */
     size_t blocks;
+    size_t resting;   /* bytes of blocks that rest; in no other figure but committed and touched */
     size_t committed; /* bytes of 2 MiB pages with memory behind them */
     size_t cached;    /* thereof pages without a block */
     size_t touched;        /* bytes of 64 KiB pieces that a block has lain on since they last went back; >= used */
@@ -118,6 +137,7 @@ typedef struct medium {
     size_t touched;         /* bytes of 64 KiB pieces with memory behind them, roughly; >= used */
     size_t used, used_peak; /* bytes in blocks; the peak is for reports, like the two below */
     uint64_t allocs, frees;
+    medium_quick quick;
 } medium;
 
 /* named_align: requests aligned to it are served by exact best fit, too (a power of two; 0 = none). */
@@ -148,6 +168,12 @@ static inline uint32_t medium_handle_bin(const medium_handle *h) { return h->nod
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site);
 /* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
 acre_status medium_free(medium *m, void *p);
+/* For thread caches, in one go. _take: a block of `bytes` (blocks[0], zeroed if so asked), and up to count - 1 more
+ * that
+ * rest; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit
+ * set, which stays. */
+uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count);
+size_t medium_give(medium *m, void *const *blocks, uint32_t count);
 /* Grows or shrinks where it lies; false: no room, nothing has changed. p: a live block. */
 bool medium_resize(medium *m, void *p, size_t bytes);
 
@@ -209,5 +235,32 @@ void medium_usage_read(medium *m, medium_usage *usage);
 /* The largest block of tier t (0 … MEDIUM_TIERS - 1), and what sizes in it are multiples of. */
 void medium_tier(uint32_t t, size_t *size_max, size_t *granule);
 void medium_visit(medium *m, void (*visit)(void *context, void *block, size_t bytes, const void *site), void *context);
+
+/* Without the lock, for blocks that are too big for a thread to keep. _take: a block of the bin, or NULL. _put: a live
+ * block; what lay in its place goes to the lists. False: it cannot rest. */
+static inline void *medium_hot_take(medium *m, uint32_t bin)
+{
+    _Atomic(void *) *place = &m->quick.hot[bin % MEDIUM_HOT];
+    void *p = atomic_load_explicit(place, memory_order_relaxed);
+    if (!p || medium_handle_bin(medium_handle_of(medium_range_of(p), p)) != bin) return NULL;
+    p = atomic_exchange_explicit(place, NULL, memory_order_acquire);
+    if (unlikely(!p)) return NULL;
+    medium_handle *h = medium_handle_of(medium_range_of(p), p);
+    if (unlikely(medium_handle_bin(h) != bin)) { /* another one by now */
+        medium_give(m, &p, 1);
+        return NULL;
+    }
+    medium_handle_set_cached(h, false);
+    return p;
+}
+static inline bool medium_hot_put(medium *m, medium_handle *h, void *p)
+{
+    uint32_t bin = medium_handle_bin(h);
+    if (unlikely(bin == MEDIUM_BIN_NONE || m->policy.fill || m->policy.cache_bytes_max != SIZE_MAX)) return false;
+    medium_handle_set_cached(h, true);
+    void *old = atomic_exchange_explicit(&m->quick.hot[bin % MEDIUM_HOT], p, memory_order_acq_rel);
+    if (old) medium_give(m, &old, 1);
+    return true;
+}
 
 #endif

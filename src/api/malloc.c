@@ -47,13 +47,15 @@ static ACRE_NOINLINE void free_miss(void *block)
     if (unlikely(status != ACRE_OK)) misuse(status, "free", block);
 }
 
-/* Out of the hit path, but a hit still: blocks over 4 KiB that this thread has freed lately. These two call nothing but
- * their tails, so that they need no stack. */
+/* Out of the hit path, but a hit still: blocks over 4 KiB that this thread has freed lately, and bigger ones that any
+ * thread has. */
 static inline void *medium_hit(size_t size)
 {
     thread_cache *tc = process_cache;
     bool may = size > HIT_SIZE_MAX && size <= MEDIUM_SIZE_MAX && tc->real == &tc->hit;
-    return may ? medium_cache_take(&tc->medium, size) : NULL;
+    if (!may) return NULL;
+    return size <= tc->medium.bytes_max ? medium_cache_take(&tc->medium, size)
+                                        : medium_hot_take(tc->medium_owner, medium_bin(medium_round(size)));
 }
 
 static ACRE_NOINLINE void *malloc_slow(size_t size)
@@ -70,6 +72,7 @@ static ACRE_NOINLINE void free_slow(void *block)
         size_t bytes;
         medium_handle *h = medium_live_handle(r, block, &bytes);
         if (h && medium_cache_put_hit(&tc->medium, h, bytes, block)) return;
+        if (h && bytes > tc->medium.bytes_max && medium_hot_put(tc->medium_owner, h, block)) return;
     }
     free_miss(block);
 }
@@ -124,13 +127,29 @@ ACRE_API void *calloc(size_t count, size_t size)
     return memset(top[-1], 0, bytes);
 }
 
+/* A small block of class c to another small size: malloc and free do it as well as anybody. */
+static ACRE_NOINLINE void *realloc_small(void *block, size_t size, uint32_t c)
+{
+    size_t usable = process_sizes.size[c];
+    if (size <= usable && !heap_shrinks_enough(usable, size)) return block;
+    void *moved = malloc(size);
+    if (unlikely(!moved)) return size <= usable ? block : NULL;
+    memcpy(moved, block, size < usable ? size : usable);
+    free(block);
+    return moved;
+}
+
 ACRE_API void *realloc(void *block, size_t size)
 {
     if (block == NULL) return malloc(size);
     size_t chunk = space_offset(block) >> CHUNK_SHIFT;
-    if (size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count) { /* the class that it has is the class it needs */
+    if (size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count) {
+        const thread_cache *tc = process_cache;
         uint32_t c = space_page_class[chunk];
-        if (c != CLASS_NONE && c == process_cache->class_of[(size + 7) >> 3]) return block;
+        if (c != CLASS_NONE && c == tc->class_of[(size + 7) >> 3]) return block; /* it has what it needs */
+        bool plain = c != CLASS_NONE && tc->real == &tc->hit;
+        if (plain && fsa_is_block(&process_sizes, c, block) && !fsa_is_free(&process_sizes, c, block))
+            return realloc_small(block, size, c);
     }
     acre_status why = ACRE_OK;
     if (size == 0) { /* glibc's choice, and what programs expect: a free */
@@ -157,11 +176,26 @@ ACRE_API void *reallocarray(void *block, size_t count, size_t size)
 
 /* --- aligned ---------------------------------------------------------------------------------------------------- */
 
+/* As malloc, with a class whose blocks are all aligned so; CLASS_NONE has an empty magazine. */
+static void *allocate_aligned(size_t align, size_t size)
+{
+    if (size > HIT_SIZE_MAX) {
+        void *block = align <= 256 ? medium_hit(size) : NULL;
+        return block ? block : allocate_slow(size, align, false);
+    }
+    thread_cache *tc = process_cache;
+    uint32_t c = size_class_aligned(&process_sizes, size, align);
+    void **top = tc->hit.top[c];
+    if (unlikely(top == tc->hit.bottom[c])) return allocate_slow(size, align, false);
+    tc->hit.top[c] = top - 1;
+    return top[-1];
+}
+
 ACRE_API int posix_memalign(void **result, size_t align, size_t size)
 {
     if (!is_power_of_two(align) || align % sizeof(void *) != 0) return EINVAL;
     int saved = errno;
-    void *block = allocate_slow(size, align, false);
+    void *block = allocate_aligned(align, size);
     errno = saved; /* POSIX: the error is the return value */
     if (!block) return ENOMEM;
     *result = block;
@@ -174,7 +208,7 @@ ACRE_API void *aligned_alloc(size_t align, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    return allocate_slow(size, align, false);
+    return allocate_aligned(align, size);
 }
 
 /* glibc rounds an alignment that is no power of two up to one. */
@@ -184,7 +218,7 @@ ACRE_API void *memalign(size_t align, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    return allocate_slow(size, power_of_two_at_least(align ? align : 1), false);
+    return allocate_aligned(power_of_two_at_least(align ? align : 1), size);
 }
 
 ACRE_API void *valloc(size_t size)

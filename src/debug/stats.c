@@ -30,7 +30,7 @@ static void read_cache(const thread_cache *tc, cached *sum)
     for (uint32_t c = 1; c <= CLASS_COUNT_MAX; c++)
         if (blocks[c] <= MAGAZINE_BLOCKS_MAX) sum->blocks[c] += blocks[c];
     if (medium_bytes <= (size_t)MEDIUM_CACHE_ENTRIES * MEDIUM_SIZE_MAX) sum->medium_bytes += medium_bytes;
-    for (uint32_t e = 1; e <= MEDIUM_CACHE_ENTRIES; e++) sum->medium_blocks += tc->medium.entry[e].block != NULL;
+    sum->medium_blocks += medium_cache_blocks(&tc->medium);
     thread_counters_add(&sum->counters, &tc->counters);
     sum->caches++;
 }
@@ -80,7 +80,8 @@ static void read_medium(acre_heap *h, const cached *caches, acre_stats *s)
     acre_ledger *l = &s->allocator[ACRE_ALLOCATOR_MEDIUM];
     bool on_touch = h->provider == acre_provider_flexible() && !os_commit_is_charged() && !h->fill;
     l->committed_bytes = on_touch ? usage.touched : usage.committed;
-    balance(l, usage.used, caches->medium_bytes, on_touch ? usage.touched_cached : usage.cached);
+    size_t empty = on_touch ? usage.touched_cached : usage.cached;
+    balance(l, usage.used, caches->medium_bytes, usage.resting + empty);
     l->live_blocks = usage.blocks - smaller(usage.blocks, (size_t)caches->medium_blocks);
     l->peak_bytes = usage.peak;
     l->given_back_bytes = usage.given_back;
@@ -193,7 +194,7 @@ acre_status acre_heap_counters_read(acre_heap *h, acre_counters *n)
         n->given_back_bytes += pages.given_back_bytes;
     }
     lock_acquire(&h->medium.lock);
-    n->free_bytes += h->medium.cached;
+    n->free_bytes += h->medium.cached + h->medium.quick.bytes;
     n->given_back_bytes += h->medium.given_back;
     lock_release(&h->medium.lock);
     lock_acquire(&h->large.lock);

@@ -53,7 +53,7 @@ static void set_up(acre_heap *h, const acre_heap_options *o, uint16_t number, bo
                               .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX),
                               .fill = o->fill};
     h->magazine_bytes_max = or_default(o->magazine_bytes_max, 64 * KIB);
-    h->thread_bytes_max = or_default(o->thread_bytes_max, 256 * KIB);
+    h->thread_bytes_max = or_default(o->thread_bytes_max, 2 * MIB);
     if (o->small_size_max == 0 && o->classes_per_doubling == 0) {
         h->sizes = &process_sizes;
     } else {
@@ -87,9 +87,14 @@ static bool process_init(void)
         .magazine_bytes_max = o->magazine_bytes_max,
         .thread_bytes_max = o->thread_bytes_max,
     };
-    page_policy policy = {.delay_ms = delay_ms, .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX)};
+    size_t populate_bytes = o->populate_bytes ? (size_t)1 << bits_highest(o->populate_bytes) : 0;
+    page_policy policy = {.delay_ms = delay_ms,
+                          .cache_bytes_max = or_default(o->cache_bytes_max, SIZE_MAX),
+                          .huge = o->huge_pages,
+                          .populate_bytes = populate_bytes < CHUNK_BYTES ? populate_bytes : CHUNK_BYTES};
     page_pool_init(&flexible_pool, acre_provider_flexible(), policy);
     set_up(&process_heap, &options, HEAP_PROCESS, o->stats);
+    process_heap.medium.policy.populate_bytes = policy.populate_bytes;
     atomic_store_explicit(&heaps[HEAP_PROCESS], &process_heap, memory_order_release);
     heaps_used = HEAP_PROCESS + 1;
     return threads_init();
@@ -189,9 +194,10 @@ static void *allocate_medium(acre_heap *h, thread_cache *tc, size_t size, size_t
     /* Blocks in the cache are aligned to their granule, 256 bytes at least, and remember no site. */
     bool may = tc && align <= 256 && !site && account_has_room(&h->account, 0);
     void *block = may ? medium_cache_take(&tc->medium, size) : NULL;
-    if (!block) return medium_alloc(&h->medium, size, align, zero, site);
-    if (zero) memset(block, 0, size);
-    return block;
+    if (block && zero) memset(block, 0, size);
+    if (block) return block;
+    if (may) return medium_cache_refill(&tc->medium, &h->medium, size, zero);
+    return medium_alloc(&h->medium, size, align, zero, site);
 }
 
 /* From what serves blocks over 4 KiB. */
@@ -338,7 +344,8 @@ static acre_status free_medium(medium_range *r, void *p)
     if (unlikely(h->observed)) observed_free(h, tc, p, bytes);
     threads_enter(tc);
     medium_handle *handle = medium_live_handle(r, p, &bytes);
-    bool kept = tc && handle && medium_cache_put(&tc->medium, handle, bytes, p);
+    uint32_t threads = atomic_load_explicit(&h->cache_count, memory_order_relaxed);
+    bool kept = tc && handle && medium_cache_put(&tc->medium, handle, bytes, p, threads);
     acre_status status = kept ? ACRE_OK : medium_free(r->owner, p);
     threads_leave(tc);
     return status;
@@ -414,7 +421,7 @@ bool heap_resize(acre_heap *h, void *p, size_t usable, size_t size)
 /* Is it worth moving a block that shrinks, to give memory back? */
 static bool shrinks_enough(const acre_heap *h, size_t usable, size_t size)
 {
-    if (usable <= h->sizes->size_max) return size < usable / 2 && usable > 64;
+    if (usable <= h->sizes->size_max) return heap_shrinks_enough(usable, size);
     return size <= h->sizes->size_max || size < usable / 2;
 }
 
@@ -427,6 +434,7 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
         return NULL;
     }
     *why = ACRE_OK;
+    if (size > MEDIUM_SIZE_MIN && size <= MEDIUM_SIZE_MAX && medium_round(size) == usable) return p; /* as it is */
     if (size <= usable && !shrinks_enough(owner, usable, size)) {
         if (usable > owner->sizes->size_max) heap_resize(owner, p, usable, size); /* give the tail back if that works */
         return p;
@@ -453,7 +461,7 @@ void heap_tick(acre_heap *h, uint32_t delay_ms, uint32_t effort)
     fsa_age(&h->fsa, (uint32_t)os_now_ms(), delay_ms, AGE_PAGES * effort);
     for (uint32_t i = 0; i < effort && page_pool_tick(h->fsa.pool, delay_ms); i++) {}
     medium_tick(&h->medium, delay_ms, effort);
-    large_tick(&h->large);
+    large_tick(&h->large, delay_ms);
 }
 
 size_t heap_trim_shared(acre_heap *h, size_t keep_bytes)

@@ -76,6 +76,8 @@ acre_heap *heap_owner(const void *block, size_t *usable);
 /* In place. */
 bool heap_resize(acre_heap *heap, void *block, size_t usable, size_t size);
 void *heap_realloc(acre_heap *heap, void *block, size_t size, acre_status *why);
+/* Of a small block that is to hold less: is it worth moving, to give memory back? */
+static inline bool heap_shrinks_enough(size_t usable, size_t size) { return size < usable / 2 && usable > 64; }
 /* Ages what the allocators keep: gives back what has been free for delay_ms. effort: 1 is what an allocation may cost.
  * */
 void heap_tick(acre_heap *heap, uint32_t delay_ms, uint32_t effort);

@@ -75,11 +75,14 @@ void options_read(void)
     process_options *o = &the_options;
     memset(o, 0, sizeof *o);
     o->purge_delay_ms = 500;
+    o->populate_bytes = 32 * 1024;
     read_bytes("ACRE_RESERVE", &o->reserve_bytes);
     read_bytes("ACRE_CACHE_BYTES", &o->cache_bytes_max);
     read_bytes("ACRE_MAGAZINE_BYTES", &o->magazine_bytes_max);
     read_bytes("ACRE_THREAD_BYTES", &o->thread_bytes_max);
     read_bytes("ACRE_BUDGET", &o->budget_bytes);
+    read_bytes("ACRE_POPULATE_BYTES", &o->populate_bytes);
+    if (!read_flag("ACRE_HUGE_PAGES", &o->huge_pages)) complain("ACRE_HUGE_PAGES", getenv("ACRE_HUGE_PAGES"));
     read_milliseconds("ACRE_PURGE_DELAY_MS", &o->purge_delay_ms);
     if (!read_flag("ACRE_FILL", &o->fill)) complain("ACRE_FILL", getenv("ACRE_FILL"));
     if (!read_flag("ACRE_BACKGROUND", &o->background)) complain("ACRE_BACKGROUND", getenv("ACRE_BACKGROUND"));

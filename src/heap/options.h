@@ -18,6 +18,8 @@ typedef struct process_options {
     size_t thread_bytes_max;   /* ACRE_THREAD_BYTES */
     size_t budget_bytes;       /* ACRE_BUDGET */
     uint32_t purge_delay_ms;   /* ACRE_PURGE_DELAY_MS */
+    size_t populate_bytes;     /* ACRE_POPULATE_BYTES */
+    bool huge_pages;           /* ACRE_HUGE_PAGES */
     bool fill;                 /* ACRE_FILL */
     bool background;           /* ACRE_BACKGROUND */
     bool stats;                /* ACRE_STATS */

@@ -7,7 +7,7 @@
 #include "heap/heap.h"
 #include "page/arena.h"
 
-enum { SLOTS_FIRST = 8, SLOTS_MAX = 512, AGE_EVERY = 256, EFFORT_MAX = 8, THREADS_FREE = 8 };
+enum { SLOTS_FIRST = 8, SLOTS_MAX = 512, AGE_EVERY = 256, EFFORT_MAX = 8, DRAIN_CLASSES = 4, THREADS_FREE = 8 };
 
 void thread_cache_init(thread_cache *tc, acre_heap *heap, bool observed)
 {
@@ -25,10 +25,19 @@ void thread_cache_init(thread_cache *tc, acre_heap *heap, bool observed)
 static uint32_t slots_of(const magazines *m, uint32_t c) { return (uint32_t)(m->end[c] - m->bottom[c]); }
 static uint32_t blocks_in(const magazines *m, uint32_t c) { return (uint32_t)(m->top[c] - m->bottom[c]); }
 
-/* Many threads share what few may have: sixty-four that each kept 64 KiB of each size would hold 200 MB. */
+/* Many threads share what few may have: sixty-four that each kept 64 KiB of each size would hold 200 MB. Where they are
+ * more than can run at once, most of them sleep, and what a sleeper keeps nobody uses. */
+static uint32_t share_of(const thread_cache *tc)
+{
+    uint32_t threads = atomic_load_explicit(&tc->heap->cache_count, memory_order_relaxed);
+    if (threads < THREADS_FREE) return 1;
+    uint32_t share = 1 + threads / THREADS_FREE, turns = threads / os_cpu_count();
+    return turns > share ? turns : share;
+}
+
 static uint32_t slots_max(const thread_cache *tc, uint32_t c)
 {
-    uint32_t share = 1 + atomic_load_explicit(&tc->heap->cache_count, memory_order_relaxed) / THREADS_FREE;
+    uint32_t share = share_of(tc);
     uint32_t least = share > 2 ? SLOTS_FIRST / 2 : SLOTS_FIRST;
     size_t n = tc->heap->magazine_bytes_max / share / tc->heap->sizes->size[c];
     return n > SLOTS_MAX ? SLOTS_MAX : n < least ? least : (uint32_t)n;
@@ -79,7 +88,9 @@ static void count_miss(thread_cache *tc, uint32_t c)
     /* The longer nothing was aged, the more there may be. */
     uint64_t effort = (now - tc->ticked_ms) / (tc->heap->policy.delay_ms / 8 + 1);
     tc->ticked_ms = now;
-    heap_tick(tc->heap, tc->heap->policy.delay_ms, effort < EFFORT_MAX ? (uint32_t)effort : EFFORT_MAX);
+    if (effort > EFFORT_MAX) effort = EFFORT_MAX;
+    thread_cache_drain(tc, DRAIN_CLASSES * (uint32_t)effort);
+    heap_tick(tc->heap, tc->heap->policy.delay_ms, (uint32_t)effort);
     background_start(); /* again, in the child of a fork */
 }
 
@@ -130,7 +141,7 @@ void thread_cache_flush(thread_cache *tc)
         if (m->bottom[c]) drop_slots(m, c);
         fsa_detach(&tc->heap->fsa, c, &tc->source[c]);
     }
-    while (medium_cache_evict(&tc->medium)) {}
+    medium_cache_give(&tc->medium, MEDIUM_CACHE_ENTRIES);
 }
 
 void thread_cache_age(thread_cache *tc)
@@ -161,7 +172,10 @@ void thread_cache_drain(thread_cache *tc, uint32_t classes)
     }
     /* Of larger blocks the oldest, when none came or went since the last look. */
     size_t bytes = medium_cache_bytes(&tc->medium);
-    if (bytes == tc->medium_bytes_seen && medium_cache_evict(&tc->medium)) bytes = medium_cache_bytes(&tc->medium);
+    if (bytes == tc->medium_bytes_seen && medium_cache_give(&tc->medium, 1)) {
+        bytes = medium_cache_bytes(&tc->medium);
+        medium_cache_shrink(&tc->medium);
+    }
     tc->medium_bytes_seen = bytes;
 }
 

@@ -66,6 +66,9 @@ static inline uint64_t os_now_ms(void) { return os_memory.now_ms(); }
 uint64_t os_now_ns(void);
 /* Advice only: huge pages are welcome (or not) in this range. False where the system has none. */
 bool os_advise_huge(void *address, size_t bytes, bool wanted);
+/* The memory behind a committed range is there afterwards, as if it had been written to, at a fraction of the page
+ * faults' cost. Contents stay. False: some or none of it is, which does no harm. */
+bool os_populate(void *address, size_t bytes);
 /* Moves the pages behind [from, from + bytes) to [to, to + bytes), both reserved and committed; `from` reads zero
  * afterwards. False: nothing moved (not supported here, or no VMAs left): the caller copies. */
 bool os_move_pages(void *from, void *to, size_t bytes);
@@ -94,6 +97,8 @@ static inline bool os_single_threaded(void)
     return false;
 #endif
 }
+/* How many threads can run at once: the CPUs that the process was allowed at the first call; at least 1. */
+uint32_t os_cpu_count(void);
 /* A number for the calling thread that no other living thread has; never 0. A few instructions. */
 uintptr_t os_thread_id(void);
 /* Sleeps until *word != expected or somebody wakes the word; may return early. */

@@ -175,6 +175,22 @@ bool os_advise_huge(void *address, size_t bytes, bool wanted)
     return ok;
 }
 
+bool os_populate(void *address, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    static _Atomic bool unknown; /* to this kernel: it came with 5.14 */
+    if (atomic_load_explicit(&unknown, memory_order_relaxed)) return false;
+    int saved = errno;
+    bool ok = madvise(address, bytes, MADV_POPULATE_WRITE) == 0;
+    if (!ok && errno == EINVAL) atomic_store_explicit(&unknown, true, memory_order_relaxed);
+    errno = saved;
+    return ok;
+#else
+    (void)address, (void)bytes;
+    return false;
+#endif
+}
+
 bool os_move_pages(void *from, void *to, size_t bytes)
 {
 #ifdef MREMAP_DONTUNMAP
@@ -230,6 +246,21 @@ uintptr_t os_thread_id(void)
 {
     static _Thread_local char anchor;
     return (uintptr_t)&anchor;
+}
+
+uint32_t os_cpu_count(void)
+{
+    static _Atomic uint32_t known;
+    uint32_t count = atomic_load_explicit(&known, memory_order_relaxed);
+    if (count) return count;
+    int saved = errno;
+    uint64_t mask[128] = {0}; /* 8,192 CPUs: as many as the kernel can be built for */
+    long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask); /* glibc's would allocate for that many */
+    for (long i = 0; i < bytes / 8; i++) count += bits_count(mask[i]);
+    if (count == 0) count = 1;
+    atomic_store_explicit(&known, count, memory_order_relaxed);
+    errno = saved;
+    return count;
 }
 
 static void futex(const uint32_t *word, int operation, uint32_t value)

@@ -8,6 +8,8 @@
 #include "page/resident.h"
 
 enum { PURGE_BATCH = 16 };
+#define HUGE_BYTES (2 * MIB)
+enum { HUGE_PAGES = HUGE_BYTES / CHUNK_BYTES, HUGE_FROM_PAGES = 8 * MIB / CHUNK_BYTES };
 /* Where committing costs something it is done in pieces of this size. */
 #define COMMIT_STEP_CHARGED (2 * MIB)
 
@@ -58,6 +60,21 @@ static bool can_purge(const page_pool *pool)
 
 /* --- taking ----------------------------------------------------------------------------------------------------- */
 
+/* The piece of 2 MiB that begins at the bump may become a huge page, if the growth of the pool is steady. */
+static void welcome_huge(const page_pool *pool)
+{
+    bool steady = pool->used >= HUGE_FROM_PAGES && pool->bump_end - pool->bump >= HUGE_PAGES;
+    bool holed = atomic_load_explicit(&region_of_page(pool->bump)->holed, memory_order_relaxed);
+    if (steady && !holed) os_advise_huge(page_address(pool->bump), HUGE_BYTES, true);
+}
+
+void page_pool_hole(page_pool *pool, uint32_t page)
+{
+    region *r = region_of_page(page);
+    if (!pool->policy.huge || atomic_exchange_explicit(&r->holed, true, memory_order_relaxed)) return;
+    os_advise_huge(region_address((uint32_t)(r - the_space.regions)), region_bytes(), false);
+}
+
 /* A page that was never handed out. Caller holds the lock. */
 static uint32_t take_fresh(page_pool *pool)
 {
@@ -70,6 +87,7 @@ static uint32_t take_fresh(page_pool *pool)
             if (state_of(first + i) != PAGE_NONE)
                 atomic_store_explicit(&record(first + i)->state, PAGE_NONE, memory_order_relaxed);
         region_of(address)->used = 0;
+        atomic_store_explicit(&region_of(address)->holed, false, memory_order_relaxed);
         pool->bump = pool->bump_committed = first;
         pool->bump_end = first + region_pages();
         if (first == 0) pool->bump = 1; /* 0 means none */
@@ -91,6 +109,7 @@ static uint32_t take_fresh(page_pool *pool)
         pool->bump_committed += pages;
         if (pool->bump >= pool->bump_committed) return 0; /* page 0 alone was committed; the next call goes on */
     }
+    if (pool->policy.huge && pool->bump % HUGE_PAGES == 0) welcome_huge(pool);
     return pool->bump++;
 }
 
@@ -165,6 +184,7 @@ static size_t decommit_batch(page_pool *pool, uint32_t *batch, unsigned n)
     for (unsigned i = 0; i < n;) {
         unsigned run = 1;
         while (i + run < n && batch[i + run] == batch[i] + run) run++;
+        page_pool_hole(pool, batch[i]);
         bool done = provider_decommit(pool->provider, page_address(batch[i]), (size_t)run << CHUNK_SHIFT);
         for (unsigned j = i; j < i + run; j++) ok[j] = done;
         if (done) bytes += (size_t)run << CHUNK_SHIFT;

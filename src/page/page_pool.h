@@ -9,6 +9,10 @@
  * free longest goes back to the system first, when it is older than delay_ms, or at once when more than cache_bytes_max
  * are dirty, or on trim. Decommits run outside of the lock, in batches of neighbours.
  *
+ * Huge pages (policy.huge) are asked for in whole 2 MiB pieces of fresh address space, once 8 MiB are in use: all
+ * size classes share a piece, so the waste is one tail, not one per class. A region that has given memory back gets no
+ * more of them: the kernel would fill the holes again.
+ *
  * Lists are threaded through the page records (page/space.h), never through the pages. One pool per provider and heap
  * with its own provider; all heaps on flexible memory share one, so that a page freed by one heap serves another.
  *
@@ -23,6 +27,8 @@ typedef struct page_policy {
     uint32_t delay_ms;      /* a page free for longer goes back to the system */
     size_t cache_bytes_max; /* more than this is never kept, whatever its age; SIZE_MAX = age alone decides */
     bool fill;              /* write clear values to memory that comes and goes (page/fill.h) */
+    bool huge;              /* ask for huge pages where small blocks grow steadily */
+    size_t populate_bytes;  /* at most so much memory is put behind a growing page at once; 0 = fault by fault */
 } page_policy;
 
 typedef struct page_list {
@@ -58,6 +64,8 @@ size_t page_pool_trim(page_pool *pool, size_t keep_bytes);
 bool page_pool_tick(page_pool *pool, uint32_t delay_ms);
 /* Gives back everything, used or not. No page of the pool may be in use by anybody. */
 void page_pool_destroy(page_pool *pool);
+/* Some memory of this page's region is about to go back, so that the region holds no more huge pages than it has. */
+void page_pool_hole(page_pool *pool, uint32_t page);
 /* The end of what was ever handed out of the pool's region that ends at page region_end. */
 uint32_t page_pool_used_end(page_pool *pool, uint32_t region_end);
 bool page_pool_check(page_pool *pool);

@@ -48,6 +48,7 @@ typedef struct region {
     uint32_t first; /* number of the first region of the run that this one belongs to */
     uint32_t count; /* regions in that run; set in each of them */
     uint32_t used;  /* pages of it that are handed out; guarded by its page pool (REGION_FSA only) */
+    _Atomic bool holed; /* memory in it went back since it was taken (REGION_FSA only) */
     _Atomic uint8_t kind;
 } region;
 
@@ -86,7 +87,8 @@ typedef struct page_record {
         _Atomic uint32_t identity; /* the three at once: whoever may be late must not see parts of two lives */
     };
     uint16_t blocks;
-    uint16_t virgin : 15; /* blocks from here on were never handed out: their memory was not touched */
+    uint16_t virgin : 14; /* blocks from here on were never handed out: their memory was not touched */
+    uint16_t bare : 1;    /* there was no memory behind the page when it was taken */
     uint16_t cold : 1;    /* nobody took it from its list since fsa_age last came by */
     union {
         _Atomic uint64_t bits[PAGE_INLINE_WORDS];

@@ -16,12 +16,17 @@
 
 static acre_cuda *heap;
 
-static void create(const acre_cuda_options *options, uint64_t device_bytes)
+static void create_on(const fake_cuda_options *device, const acre_cuda_options *options)
 {
-    fake_cuda_start(&(fake_cuda_options){.manual = true, .device_bytes = device_bytes});
+    fake_cuda_start(device);
     acre_cuda_options o = options != NULL ? *options : (acre_cuda_options){0};
     o.symbol = fake_cuda_symbol;
     assert_int_equal(acre_cuda_create(&o, &heap, NULL), ACRE_OK);
+}
+
+static void create(const acre_cuda_options *options, uint64_t device_bytes)
+{
+    create_on(&(fake_cuda_options){.manual = true, .device_bytes = device_bytes}, options);
 }
 
 static int end(void **state)
@@ -55,7 +60,7 @@ static acre_cuda_info info(void)
 static void the_checker_sees_reuse_that_is_too_early(void **state)
 {
     (void)state;
-    create(NULL, 0);
+    create_on(&(fake_cuda_options){.manual = true, .quiet = true}, NULL);
     void *s = fake_cuda_stream(), *t = fake_cuda_stream();
     char *a = alloc(MIB, s);
     fake_cuda_use(s, a, MIB);
@@ -72,7 +77,7 @@ static void the_checker_sees_reuse_that_is_too_early(void **state)
 static void the_checker_sees_misuse_of_pages(void **state)
 {
     (void)state;
-    fake_cuda_start(NULL);
+    fake_cuda_start(&(fake_cuda_options){.quiet = true});
     int (*unmap)(unsigned long long, size_t);
     void *symbol = fake_cuda_symbol(NULL, "cuMemUnmap");
     memcpy(&unmap, &symbol, sizeof unmap);

@@ -1012,7 +1012,7 @@ uint64_t fake_cuda_stop(void)
     context_depth = 0;
     capture_mode = 0;
     uint64_t problems = fake.problems;
-    if (problems != 0)
+    if (problems != 0 && !fake.options.quiet)
         fprintf(stderr, "fake_cuda: %llu problems, the first: %s\n", (unsigned long long)problems, fake.problem);
     leave();
     return problems;

@@ -30,6 +30,7 @@ typedef struct fake_cuda_options {
     bool manual;           /* streams move by fake_cuda_run and by waiting; else kernels are done when launched */
     bool backed;           /* addresses are real, memory is memfd: contents can be looked at */
     bool latency;          /* of an A100, as measured per 2 MiB: create 193 us, map 1.5, set access 36, unmap 26 */
+    bool quiet;            /* problems are expected: stop says nothing of them */
     bool no_virtual_memory, no_file_handles; /* what the device says of itself */
 } fake_cuda_options;
 

@@ -207,6 +207,44 @@ static void holes_too_small_for_all_requests_so_far_serve_a_smaller_one(void **s
     }
 }
 
+/* The bins tell places of a range of 1,000 apart at first, of 128,000 at last; or of one that was announced. */
+static void a_range_that_grows_still_takes_the_lowest_of_equals(void **state)
+{
+    (void)state;
+    const uint32_t first[] = {1000, 0, 1000}, later[] = {0, 500000, 2000};
+    for (int k = 0; k < 3; k++) {
+        coalesce c;
+        coalesce_options options = {.memory = {&memory, memory_grow, memory_release},
+                                    .capacity = first[k],
+                                    .capacity_later = later[k],
+                                    .exact_sizes = 64,
+                                    .extra_align_log2 = {3}};
+        assert_true(coalesce_init(&c, &options));
+        for (uint32_t capacity = 1000; capacity <= 128000; capacity *= 2) {
+            enum { PAIR = 10 };
+            uint32_t node, offset, count = 0, nodes[2 * 128000 / PAIR];
+            assert_true(coalesce_extend(&c, capacity));
+            while ((node = coalesce_alloc(&c, PAIR / 2, 0, &offset)) != 0) nodes[count++] = node;
+            assert_int_equal(count, capacity / (PAIR / 2));
+            for (uint32_t i = 0; i < count; i++) { /* every other block, from the middle on */
+                uint32_t from_middle = (i + count / 2) % count;
+                if (coalesce_offset(&c, nodes[from_middle]) % PAIR != 0) coalesce_free(&c, nodes[from_middle]);
+            }
+            check(&c);
+            assert_true(coalesce_extend(&c, capacity * 2 - 1)); /* with holes in it */
+            assert_true(coalesce_shrink(&c, capacity));
+            check(&c);
+            for (uint32_t i = 0; i < capacity / PAIR; i++) {
+                assert_int_not_equal(coalesce_alloc(&c, PAIR / 2, 0, &offset), 0);
+                assert_int_equal(offset, i * PAIR + PAIR / 2);
+            }
+            coalesce_reset(&c);
+            check(&c);
+        }
+        done(&c);
+    }
+}
+
 static void an_alignment_that_is_not_named_is_served_too(void **state)
 {
     (void)state;
@@ -541,6 +579,7 @@ int main(void)
         cmocka_unit_test(an_empty_range_serves_nothing_and_counts_nothing),
         cmocka_unit_test(size_zero_and_more_than_the_range_are_refused),
         cmocka_unit_test(the_smallest_hole_that_is_enough_is_taken),
+        cmocka_unit_test(a_range_that_grows_still_takes_the_lowest_of_equals),
         cmocka_unit_test(of_equal_holes_the_lowest_address_is_taken),
         cmocka_unit_test(a_freed_block_merges_with_both_neighbours),
         cmocka_unit_test(a_named_alignment_finds_the_tightest_aligned_hole),

@@ -137,6 +137,28 @@ static void memory_of_a_block_is_not_touched(void **state)
     free(blocks);
 }
 
+static void memory_is_put_behind_a_class_that_grows_and_only_a_32nd_ahead(void **state)
+{
+    enum { STEP = 8 };
+    (void)state;
+    if (!os_populate(space_base, 0)) skip(); /* a kernel before 5.14 */
+    pool.policy.populate_bytes = 32768;
+    uint32_t c = class_of(1024), n = 40 * sc.blocks[c], rounds_ahead = 0;
+    fsa_source source = {0};
+    void **blocks = malloc(n * sizeof *blocks);
+    for (uint32_t i = 0; i < n; i += STEP) {
+        assert_int_equal(fsa_refill(&f, c, &source, blocks + i, STEP), STEP);
+        for (int b = 0; b < STEP; b++) memset(blocks[i + b], 1, 1024);
+        size_t used = (i + STEP) * 1024u, held = align_up(used, CHUNK_BYTES);
+        size_t ahead = probe_resident((char *)blocks[STEP - 1], held) - used; /* fresh pages follow each other */
+        assert_true(ahead <= held / 32);
+        rounds_ahead += ahead > 0;
+    }
+    assert_true(rounds_ahead > n / STEP / 3);
+    pool.policy.populate_bytes = 0;
+    release(c, &source, blocks, n);
+}
+
 static void a_returned_block_is_handed_out_again_before_a_new_page(void **state)
 {
     (void)state;
@@ -461,6 +483,7 @@ int main(void)
         FSA_TEST(blocks_of_every_class_are_unique_inside_and_aligned),
         FSA_TEST(a_refill_puts_the_lowest_address_last),
         FSA_TEST(memory_of_a_block_is_not_touched),
+        FSA_TEST(memory_is_put_behind_a_class_that_grows_and_only_a_32nd_ahead),
         FSA_TEST(a_returned_block_is_handed_out_again_before_a_new_page),
         FSA_TEST(a_block_given_back_twice_is_reported_and_harms_nothing),
         FSA_TEST(a_block_of_a_page_that_went_back_is_reported),

@@ -185,7 +185,7 @@ static void free_slots_go_back_by_age_by_budget_and_on_trim(void **state)
     large_free(&l, q);
     assert_true(probe_resident(p, MIB) > 0);
     fake_os_advance_ms(100);
-    large_tick(&l);
+    large_tick(&l, l.policy.delay_ms);
     assert_int_equal(probe_resident(p, 40 * MIB), 0);
     assert_true(probe_resident(q, MIB) > 0);
     assert_int_equal(l.cached, 40 * MIB);
@@ -286,6 +286,29 @@ static void moving_keeps_the_contents_and_copies_nothing(void **state)
     /* The addresses that it left can be used again. */
     p = take(60 * MIB);
     mark(p, 60 * MIB, 3);
+    assert_true(large_check(&l));
+}
+
+static void blocks_outside_of_slots_move_as_well(void **state)
+{
+    (void)state;
+    bool zeroed;
+    size_t align = 2 * region_bytes(); /* more than any slot is aligned to */
+    char *p = large_alloc(&l, 40 * MIB, align, &zeroed), *q = large_alloc(&l, 80 * MIB, align, &zeroed);
+    assert_false(space_contains(p) || space_contains(q));
+    mark(p, 40 * MIB, 5);
+    if (!large_move(&l, p, q, usable(p))) skip();
+    __asm__ volatile("" ::: "memory");
+    assert_true(marked(q, 40 * MIB, 5) && marked(q + 40 * MIB, 40 * MIB, 0));
+    assert_int_equal(probe_resident(p, 40 * MIB), 0);
+    char *slot = take(64 * MIB);
+    assert_true(large_move(&l, q, slot, 40 * MIB));
+    __asm__ volatile("" ::: "memory");
+    assert_true(marked(slot, 40 * MIB, 5));
+    assert_false(large_move(&l, slot, q, 128 * MIB)); /* more than either has */
+    assert_int_equal(large_free(&l, p), ACRE_OK);
+    assert_int_equal(large_free(&l, q), ACRE_OK);
+    assert_int_equal(large_free(&l, slot), ACRE_OK);
     assert_true(large_check(&l));
 }
 
@@ -428,6 +451,7 @@ int main(void)
         LARGE_TEST(impossible_sizes_are_refused),
         LARGE_TEST(wrong_frees_are_told_apart_and_change_nothing),
         LARGE_TEST(moving_keeps_the_contents_and_copies_nothing),
+        LARGE_TEST(blocks_outside_of_slots_move_as_well),
         LARGE_TEST(every_failure_in_turn_leaves_it_consistent),
         LARGE_TEST(a_budget_bounds_blocks_and_their_growth),
         LARGE_TEST(destroying_takes_the_memory_from_live_blocks),

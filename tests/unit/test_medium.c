@@ -49,6 +49,8 @@ static void *take(size_t bytes)
 }
 static void give(void *p) { assert_int_equal(medium_free(&m, p), ACRE_OK); }
 static size_t usable(void *p) { return medium_block_bytes(medium_range_of(p), medium_node(medium_range_of(p), p)); }
+/* Resting blocks become holes. */
+static void merge(void) { medium_trim(&m, SIZE_MAX); }
 static medium_usage usage(void)
 {
     medium_usage u;
@@ -92,10 +94,12 @@ static void blocks_of_all_sizes_are_apart(void **state)
     for (int k = 0; k < LIVE; k++)
         if (live[k].p) sum += usable(live[k].p);
     assert_int_equal(usage().used, sum);
-    assert_int_equal(acc.bytes, sum);
+    assert_int_equal(acc.bytes, sum + usage().resting);
     for (int k = 0; k < LIVE; k++)
         if (live[k].p) give(live[k].p);
     assert_int_equal(usage().used, 0);
+    assert_int_equal(acc.bytes, usage().resting);
+    merge();
     assert_int_equal(acc.bytes, 0);
 }
 
@@ -110,12 +114,14 @@ static void the_smallest_hole_that_fits_is_used(void **state)
         wall[i + 1] = take(8 * KIB);
     }
     for (int i = 0; i < 3; i++) give(hole[i]);
+    merge();
     assert_ptr_equal(take(16 * KIB), hole[1]);
     assert_ptr_equal(take(20 * KIB), hole[2]);
     assert_ptr_equal(take(30 * KIB), hole[0]);
     for (int i = 0; i < 3; i++) give(hole[i]);
     for (int i = 0; i < 4; i++) give(wall[i]);
-    /* All merged: one hole again. */
+    merge();
+    /* One hole again. */
     void *all = take(112 * KIB);
     assert_ptr_equal(all, wall[0]);
     give(all);
@@ -225,6 +231,79 @@ static void a_page_goes_back_between_two_live_blocks(void **state)
     for (int i = 0; i < BLOCKS; i++) give(block[i]);
 }
 
+static void a_freed_block_rests_and_serves_its_own_size_next(void **state)
+{
+    (void)state;
+    char *a = take(20 * KIB), *b = take(20 * KIB);
+    give(a);
+    give(b);
+    assert_int_equal(usage().used, 0);
+    assert_int_equal(usage().resting, 40 * KIB);
+    assert_int_equal(medium_free(&m, a), ACRE_DOUBLE_FREE);
+    assert_true(medium_check(&m));
+    bool cached;
+    assert_true(medium_usable(medium_range_of(a), a, &cached) && cached); /* free, as far as the user knows */
+    assert_ptr_equal(take(20 * KIB), b);
+    void *blocks[4];
+    assert_int_equal(medium_take(&m, 20 * KIB, false, blocks, 4), 1);
+    assert_ptr_equal(blocks[0], a);
+    memset(a, 7, 20 * KIB);
+    memset(b, 7, 20 * KIB);
+    medium_handle_set_cached(medium_handle_of(medium_range_of(a), a), true);
+    medium_handle_set_cached(medium_handle_of(medium_range_of(b), b), true);
+    medium_give(&m, (void *[]){a, b}, 2);
+    assert_int_equal(medium_take(&m, 20 * KIB, true, blocks, 4), 2);
+    assert_true(probe_all_bytes(blocks[0], 0, 20 * KIB)); /* asked to be zero, and held something */
+    give(blocks[0]);
+    give(blocks[1]);
+    assert_true(medium_check(&m));
+}
+
+static void what_rests_is_merged_before_fresh_memory_is_touched(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 64 };
+    char *block[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) block[i] = take(64 * KIB);
+    size_t touched = usage().touched;
+    for (int i = 0; i < BLOCKS; i++) give(block[i]);
+    assert_true(usage().resting >= MIB);
+    /* Other sizes, as much in all: they lie where the first ones did. */
+    for (int i = 0; i < BLOCKS / 2; i++) block[i] = take(128 * KIB);
+    assert_int_equal(usage().touched, touched);
+    for (int i = 0; i < BLOCKS / 2; i++) give(block[i]);
+    assert_true(medium_check(&m));
+}
+
+static void a_budget_counts_what_rests_as_free(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 12 };
+    acc.budget = MIB;
+    void *block[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) block[i] = take(64 * KIB);
+    for (int i = 0; i < BLOCKS; i++) give(block[i]);
+    assert_int_equal(acc.bytes, BLOCKS * 64 * KIB);
+    void *p = take(900 * KIB);
+    assert_null(medium_alloc(&m, 200 * KIB, 0, false, NULL));
+    give(p);
+}
+
+static void few_blocks_rest_at_a_time(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 3000 };
+    static void *block[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) block[i] = take(5 * KIB);
+    for (int i = 0; i < BLOCKS; i++) give(block[i]);
+    assert_true(usage().resting <= 1024 * medium_round(5 * KIB));
+    assert_int_equal(usage().used, 0);
+    fake_os_advance_ms(1000);
+    for (int i = 0; i < 32; i++) medium_tick(&m, 500, 1);
+    assert_int_equal(usage().resting, 0);
+    assert_int_equal(acc.bytes, 0);
+}
+
 static void empty_pages_go_back_by_age_and_by_budget(void **state)
 {
     (void)state;
@@ -235,7 +314,7 @@ static void empty_pages_go_back_by_age_and_by_budget(void **state)
     fake_os_advance_ms(499);
     medium_tick(&m, m.policy.delay_ms, 1);
     assert_int_equal(probe_resident(p, 8 * MIB), 8 * MIB);
-    fake_os_advance_ms(1);
+    fake_os_advance_ms(500); /* it rested until then */
     for (int i = 0; i < 4; i++) medium_tick(&m, m.policy.delay_ms, 1); /* a little at a time */
     assert_int_equal(probe_resident(p, 8 * MIB), 0);
     assert_int_equal(usage().cached, 0);
@@ -490,6 +569,10 @@ int main(void)
         MEDIUM_TEST(pages_follow_a_block_that_is_resized),
         MEDIUM_TEST(a_block_that_cannot_get_pages_does_not_grow),
         MEDIUM_TEST(a_page_goes_back_between_two_live_blocks),
+        MEDIUM_TEST(a_freed_block_rests_and_serves_its_own_size_next),
+        MEDIUM_TEST(what_rests_is_merged_before_fresh_memory_is_touched),
+        MEDIUM_TEST(a_budget_counts_what_rests_as_free),
+        MEDIUM_TEST(few_blocks_rest_at_a_time),
         MEDIUM_TEST(empty_pages_go_back_by_age_and_by_budget),
         MEDIUM_TEST(ranges_grow_by_spaces_and_return_to_the_space),
         MEDIUM_TEST(free_spaces_leave_the_end_of_a_range),

@@ -1,6 +1,7 @@
 /* test_os: what os/os.h promises, asked of the operating system that we run on. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/resource.h>
@@ -239,6 +240,27 @@ static void an_object_is_seen_through_all_its_mappings(void **state)
     os_release(p, 2 * MIB);
 }
 
+static void cpus_are_those_that_the_process_may_use(void **state)
+{
+    (void)state;
+    cpu_set_t set;
+    assert_int_equal(sched_getaffinity(0, sizeof set, &set), 0);
+    assert_int_equal(os_cpu_count(), CPU_COUNT(&set));
+}
+
+static void populated_memory_is_there_and_keeps_its_contents(void **state)
+{
+    (void)state;
+    char *p = os_reserve(MIB, 4096);
+    assert_non_null(p);
+    assert_true(os_commit(p, MIB));
+    p[4096] = 7;
+    if (!os_populate(p, 65536)) skip(); /* a kernel before 5.14 */
+    assert_int_equal(probe_resident(p, MIB), 65536);
+    assert_true(p[0] == 0 && p[4096] == 7);
+    os_release(p, MIB);
+}
+
 static void *id_of_thread(void *unused)
 {
     (void)unused;
@@ -330,6 +352,8 @@ int main(void)
         cmocka_unit_test(resident_bytes_grow_with_touched_memory),
         cmocka_unit_test(pages_move_without_copying),
         cmocka_unit_test(an_object_is_seen_through_all_its_mappings),
+        cmocka_unit_test(cpus_are_those_that_the_process_may_use),
+        cmocka_unit_test(populated_memory_is_there_and_keeps_its_contents),
         cmocka_unit_test(living_threads_have_different_ids),
         cmocka_unit_test(a_waiter_is_woken_and_a_stale_wait_returns),
         cmocka_unit_test(a_message_is_written_whole_and_errno_is_kept),

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include <cmocka.h>
@@ -391,6 +393,43 @@ static void where_commits_are_charged_they_are_few_and_large(void **state)
     assert_int_equal(probe_in_child(is_charged), 0);
 }
 
+/* Is this flag (see proc(5)) set for the mapping that p lies in? */
+static bool mapping_has(const char *p, const char *flag)
+{
+    char line[512];
+    bool inside = false, has = false;
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2) inside = from <= (uintptr_t)p && (uintptr_t)p < to;
+        if (inside && strncmp(line, "VmFlags:", 8) == 0) has = strstr(line, flag) != NULL;
+    }
+    fclose(maps);
+    return has;
+}
+
+static void huge_pages_are_for_steady_growth_and_not_where_memory_went_back(void **state)
+{
+    enum { HUGE = 2 * MIB / CHUNK_BYTES, MANY = 10 * HUGE };
+    static uint32_t pages[MANY];
+    (void)state;
+    bool zeroed;
+    pool.policy.huge = true;
+    for (int i = 0; i < 2 * HUGE; i++) pages[i] = page_pool_take(&pool, &zeroed);
+    assert_false(mapping_has(page_address(pages[2 * HUGE - 1]), " hg"));
+    for (int i = 2 * HUGE; i < MANY; i++) pages[i] = page_pool_take(&pool, &zeroed);
+    if (!os_advise_huge(page_address(pages[MANY - 1]), CHUNK_BYTES, true)) skip(); /* a kernel without */
+    assert_true(mapping_has(page_address(pages[6 * HUGE]), " hg"));
+    assert_false(mapping_has(page_address(pages[HUGE]), " hg"));
+    page_pool_give(&pool, pages[7 * HUGE]);
+    assert_int_equal(page_pool_trim(&pool, 0), CHUNK_BYTES);
+    assert_false(mapping_has(page_address(pages[6 * HUGE]), " hg"));
+    for (int i = 0; i < 3 * HUGE; i++) pages[i] = page_pool_take(&pool, &zeroed);
+    assert_false(mapping_has(page_address(pages[3 * HUGE - 1]), " hg"));
+    pool.policy.huge = false;
+}
+
 #define POOL_TEST(name) cmocka_unit_test_setup_teardown(name, fresh, destroyed)
 
 int main(void)
@@ -416,6 +455,7 @@ int main(void)
         POOL_TEST(a_provider_with_larger_pages_is_asked_in_its_pages),
         POOL_TEST(a_provider_that_refuses_gives_no_page),
         POOL_TEST(clear_values_say_whose_page_it_is),
+        POOL_TEST(huge_pages_are_for_steady_growth_and_not_where_memory_went_back),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     fake_provider_done(&ledger);
