@@ -11,8 +11,10 @@ NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-con
 	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
 
 .PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu install clean help \ gpu-report \
+	example-kv-cache
 	example-kv-cache needs-build needs-test
 	example-textures needs-build needs-test needs-bench-gpu
+	needs-build needs-test needs-bench-gpu
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
 	@$(CMAKE_BUILD) release
@@ -60,6 +62,9 @@ gpu-report: needs-build ## PyTorch's allocators and acre on this machine's GPU, 
 example-kv-cache: needs-build ## a key-value cache that grows in place, on the GPU or the fake driver; CSV and chart
 	@$(CMAKE_BUILD) release
 	@tools/kv-cache.sh $(ARGS)
+
+bench-gpu: needs-bench-gpu build ## Vulkan memory and the offset core, with the peers that are named (docs/benchmarks-gpu.md)
+	@bench/gpu/run.sh $(ARGS)
 
 install: build ## into PREFIX (default /usr/local); DESTDIR is respected
 	@cmake --install build --prefix $(PREFIX)
