@@ -1,8 +1,8 @@
 /* test_vk_stream_random: everything of <acre/vulkan_stream.h> at once on one allocator and the fake device: a ring,
  * growing buffers with and without sparse binding, sparse buffers and images, plain buffers that a defragmentation
- * moves while others come and go. The GPU lags behind; driver calls fail now and then. What was written must be there after
- * every commit, growth and move, and the fake's checker sees each page that is bound twice, taken too early or left
- * behind. VK_RANDOM_SEED plays one life, as in test_vk_random. */
+ * moves while others come and go. The GPU lags behind; driver calls fail now and then. What was written must be there
+ * after every commit, growth and move, and the fake's checker sees each page that is bound twice, taken too early or
+ * left behind. VK_RANDOM_SEED plays one life, as in test_vk_random. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
