@@ -36,6 +36,7 @@ enum { FRAMES_IN_FLIGHT = 2 };
     X(vkBeginCommandBuffer)          \
     X(vkEndCommandBuffer)            \
     X(vkQueueSubmit2)                \
+    X(vkCreateImage)                 \
     X(vkCreateImageView)             \
     X(vkDestroyImageView)            \
     X(vkCreateSampler)               \

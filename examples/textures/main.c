@@ -8,7 +8,8 @@
  * A headless Vulkan 1.3 program that runs on a graphics card or on the CPU (Mesa's lavapipe). Three categories share
  * the device's memory: textures with a budget that holds, targets (colour, depth, read-back), and staging, a ring. In
  * the middle of the flight the budget of the textures is cut to a half, as if another program needed the memory, and
- * later it is given back. What is to be seen is in README.md.
+ * later it is given back; soon after the cut acre plans moves that gather what is left, and the program executes them,
+ * so that the driver gets whole pages back. What is to be seen is in README.md.
  *
  * One frame: wait for the frame before last; collect what the GPU is done with; decide what to stream; let two threads
  * compute texels into the ring; record uploads and drawing; end the ring's frame; submit. */
@@ -372,7 +373,7 @@ static void write_row(uint64_t frame, const textures_report *r, double ms)
     if (frame == 1) {
         fprintf(app.csv,
                 "frame,held,live,pending,holes,empty,driver_allocations,driver_calls,textures_budget,textures_live,"
-                "textures_pending,staging,targets,ring_used,wanted,uploaded,visible,lacking,refused,coarser");
+                "textures_pending,staging,targets,ring_used,wanted,uploaded,visible,lacking,refused,coarser,moved");
         for (int i = 0; i <= LEVEL_SMALL; i++) fprintf(app.csv, ",level%d", i);
         fprintf(app.csv, ",bias,ms\n");
     }
@@ -395,7 +396,8 @@ static void write_row(uint64_t frame, const textures_report *r, double ms)
                                r->visible,
                                r->lacking,
                                r->refused,
-                               r->coarser};
+                               r->coarser,
+                               r->moved};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
         fprintf(app.csv, "%s%llu", i ? "," : "", (unsigned long long)values[i]);
     for (int i = 0; i <= LEVEL_SMALL; i++) fprintf(app.csv, ",%u", r->at_level[i]);
@@ -425,6 +427,8 @@ static void fly(uint64_t frame)
     VkCommandBuffer commands = gpu_begin(frame);
     if (frame == 1) textures_open(&app.textures, app.vk, app.ring, commands);
     if (app.textures.budget_bytes != budget_at(frame)) textures_set_budget(&app.textures, budget_at(frame));
+
+    if (frame == app.frames * 2 / 4 + app.frames / 24 + 1) textures_gather(&app.textures); /* some frames after the cut */
 
     camera c = look_from((float)(frame - 1) / (float)app.frames);
     textures_report report;

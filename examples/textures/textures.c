@@ -21,29 +21,46 @@ static void fail(const char *what, acre_status status)
 
 /* --- images ----------------------------------------------------------------------------------------------------- */
 
-static acre_status make_texture(textures *t, uint32_t level, texture *out)
+static VkImageCreateInfo image_info(uint32_t level)
 {
     uint32_t edge = scene_edge(level);
-    const VkImageCreateInfo info = {.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
-                                    .imageType = VK_IMAGE_TYPE_2D,
-                                    .format = TEXTURE_FORMAT,
-                                    .extent = {edge, edge, 1},
-                                    .mipLevels = SCENE_LEVELS - level,
-                                    .arrayLayers = 1,
-                                    .samples = VK_SAMPLE_COUNT_1_BIT,
-                                    .tiling = VK_IMAGE_TILING_OPTIMAL,
-                                    .usage = VK_IMAGE_USAGE_SAMPLED_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT |
-                                             VK_IMAGE_USAGE_TRANSFER_DST_BIT};
-    const acre_vk_request request = {.usage = ACRE_VK_GPU, .category = ROW_TEXTURES};
+    return (VkImageCreateInfo){.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
+                               .imageType = VK_IMAGE_TYPE_2D,
+                               .format = TEXTURE_FORMAT,
+                               .extent = {edge, edge, 1},
+                               .mipLevels = SCENE_LEVELS - level,
+                               .arrayLayers = 1,
+                               .samples = VK_SAMPLE_COUNT_1_BIT,
+                               .tiling = VK_IMAGE_TILING_OPTIMAL,
+                               .usage = VK_IMAGE_USAGE_SAMPLED_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT |
+                                        VK_IMAGE_USAGE_TRANSFER_DST_BIT};
+}
+
+static VkImageView view_of(VkImage image, uint32_t level)
+{
+    const VkImageViewCreateInfo info = {.sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO,
+                                        .image = image,
+                                        .viewType = VK_IMAGE_VIEW_TYPE_2D,
+                                        .format = TEXTURE_FORMAT,
+                                        .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, SCENE_LEVELS - level, 0, 1}};
+    VkImageView view;
+    gpu_check(gpu.vkCreateImageView(gpu.device, &info, NULL, &view), "vkCreateImageView");
+    return view;
+}
+
+/* A tag names the place of the image in t->tiles. */
+static uint64_t tag_of(const textures *t, const tile *x, bool fine) { return (uint64_t)(x - t->tiles) * 2 + fine + 1; }
+
+static acre_status make_texture(textures *t, const tile *x, uint32_t level, texture *out)
+{
+    const VkImageCreateInfo info = image_info(level);
+    const acre_vk_request request = {
+        .usage = ACRE_VK_GPU, .category = ROW_TEXTURES, .tag = tag_of(t, x, level < LEVEL_SMALL)};
     acre_vk_allocation memory;
     VkImage image;
     acre_status status = acre_vk_create_image(t->vk, &info, &request, &image, &memory);
     if (status != ACRE_OK) return status;
-    const VkImageViewCreateInfo view = {.sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO, .image = image,
-                                        .viewType = VK_IMAGE_VIEW_TYPE_2D, .format = TEXTURE_FORMAT,
-                                        .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, info.mipLevels, 0, 1}};
-    *out = (texture){.image = image, .handle = memory.handle, .bytes = memory.size, .level = level};
-    gpu_check(gpu.vkCreateImageView(gpu.device, &view, NULL, &out->view), "vkCreateImageView");
+    *out = (texture){image, view_of(image, level), memory.handle, memory.size, level};
     return ACRE_OK;
 }
 
@@ -223,7 +240,7 @@ static tile *finest_beyond(textures *t)
 static bool make_coarser(textures *t, uint64_t frame, tile *x, VkCommandBuffer commands)
 {
     texture smaller = {.image = VK_NULL_HANDLE};
-    if (x->target < LEVEL_SMALL && make_texture(t, x->target, &smaller) == ACRE_OK) {
+    if (x->target < LEVEL_SMALL && make_texture(t, x, x->target, &smaller) == ACRE_OK) {
         to_transfer(commands, &smaller);
         record_copy(commands, &x->fine, &smaller);
         to_shader(commands, &smaller);
@@ -253,7 +270,7 @@ static bool get_finer(textures *t, uint64_t frame, tile *x, texture *got, uint64
 {
     uint32_t now = textures_level(x);
     for (uint32_t level = x->target; level < now; level++) {
-        acre_status status = make_texture(t, level, got);
+        acre_status status = make_texture(t, x, level, got);
         if (status == ACRE_OK) return true;
         if (status != ACRE_OVER_BUDGET && status != ACRE_NO_MEMORY) fail("an image", status);
         report->refused++;
@@ -293,6 +310,64 @@ static uint32_t collect_wishes(textures *t, wish *wishes, textures_report *repor
     return count;
 }
 
+/* --- moves ------------------------------------------------------------------------------------------------------ */
+
+static bool is_texture(void *context, const acre_vk_block_info *block)
+{
+    (void)context;
+    return block->category == ROW_TEXTURES && block->tag != 0;
+}
+
+void textures_gather(textures *t)
+{
+    const acre_vk_defrag_options options = {.movable = is_texture};
+    if (t->defrag) return;
+    acre_status status = acre_vk_defrag_begin(t->vk, &options, &t->defrag);
+    if (status != ACRE_OK) fail("defragmentation", status);
+}
+
+/* One image gets the place that acre found for it. */
+static bool move(textures *t, uint64_t frame, const acre_vk_move *m, VkCommandBuffer commands)
+{
+    tile *x = &t->tiles[(m->tag - 1) / 2];
+    texture *old = (m->tag - 1) % 2 ? &x->fine : &x->small;
+    uint32_t slot = (uint32_t)(frame % FRAMES_IN_FLIGHT);
+    bool full = t->old[slot].count == sizeof t->old[slot].views / sizeof t->old[slot].views[0];
+    if (full || !old->image || old->handle != m->handle) return false;
+    const VkImageCreateInfo info = image_info(old->level);
+    texture new = *old;
+    gpu_check(gpu.vkCreateImage(gpu.device, &info, NULL, &new.image), "vkCreateImage");
+    acre_status status = acre_vk_bind_image(t->vk, m->to.handle, 0, new.image);
+    if (status != ACRE_OK) fail("binding an image", status);
+    new.view = view_of(new.image, new.level);
+    to_transfer(commands, &new);
+    record_copy(commands, old, &new);
+    to_shader(commands, &new);
+    status = acre_vk_destroy_image_after(t->vk, old->image, 0, point_of(frame));
+    if (status == ACRE_OK) status = acre_vk_defrag_confirm(t->defrag, m->id, point_of(frame));
+    if (status != ACRE_OK) fail("moving an image", status);
+    t->old[slot].views[t->old[slot].count++] = old->view;
+    *old = new;
+    for (int s = 0; s < FRAMES_IN_FLIGHT; s++) x->shown[s] = VK_NULL_HANDLE;
+    return true;
+}
+
+static void move_some(textures *t, uint64_t frame, VkCommandBuffer commands, textures_report *report)
+{
+    acre_vk_move moves[32];
+    uint32_t count = 0;
+    acre_status status = acre_vk_defrag_step(t->defrag, moves, 32, &count);
+    if (status != ACRE_OK) fail("defragmentation", status);
+    for (uint32_t i = 0; i < count; i++) {
+        if (move(t, frame, &moves[i], commands)) report->moved++;
+        else acre_vk_defrag_reject(t->defrag, moves[i].id);
+    }
+    if (count == 0) {
+        acre_vk_defrag_end(t->defrag, NULL);
+        t->defrag = NULL;
+    }
+}
+
 /* --- the interface ---------------------------------------------------------------------------------------------- */
 
 void textures_stream(textures *t, uint64_t frame, vec3 eye, const float planes[5][4], float pixels_per_unit,
@@ -303,6 +378,7 @@ void textures_stream(textures *t, uint64_t frame, vec3 eye, const float planes[5
     for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) look(&t->tiles[i], i, eye, planes, pixels_per_unit);
 
     aim(t, report);
+    if (t->defrag) move_some(t, frame, commands, report);
     /* Room for the next frames' uploads in good time; and a budget that was cut is not met by refusing alone. */
     uint64_t pending = 0, live = in_use(t, &pending) - pending, short_bytes = 0,
              most = t->budget_bytes - UPLOAD_BYTES_MAX;
@@ -369,7 +445,7 @@ void textures_open(textures *t, acre_vk *vk, acre_vk_ring *ring, VkCommandBuffer
     static job jobs[SCENE_TILE_COUNT * (SCENE_LEVELS - LEVEL_SMALL)];
     uint32_t count = 0;
     for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) {
-        acre_status status = make_texture(t, LEVEL_SMALL, &t->tiles[i].small);
+        acre_status status = make_texture(t, &t->tiles[i], LEVEL_SMALL, &t->tiles[i].small);
         if (status != ACRE_OK) fail("a small image", status);
         VkDescriptorSetLayout layouts[FRAMES_IN_FLIGHT];
         for (int s = 0; s < FRAMES_IN_FLIGHT; s++) layouts[s] = gpu.tile_layout;
@@ -392,6 +468,7 @@ void textures_open(textures *t, acre_vk *vk, acre_vk_ring *ring, VkCommandBuffer
 
 void textures_close(textures *t)
 {
+    acre_vk_defrag_end(t->defrag, NULL);
     for (uint64_t slot = 0; slot < FRAMES_IN_FLIGHT; slot++) drop_old_views(t, slot);
     for (uint32_t i = 0; i < SCENE_TILE_COUNT; i++) {
         texture *both[] = {&t->tiles[i].small, &t->tiles[i].fine};

@@ -50,11 +50,13 @@ typedef struct textures_report {
     uint32_t at_level[LEVEL_SMALL + 1]; /* visible tiles by finest level in memory */
     uint32_t refused;        /* requests that acre refused */
     uint32_t coarser;        /* fine images that made room */
+    uint32_t moved;          /* images that moved to another place */
 } textures_report;
 
 typedef struct textures {
     acre_vk *vk;
     acre_vk_ring *ring;
+    acre_vk_defrag *defrag; /* NULL: nothing is being gathered */
     uint64_t budget_bytes;
     tile tiles[SCENE_TILE_COUNT];
     struct { VkImageView views[256]; uint32_t count; } old[FRAMES_IN_FLIGHT];
@@ -69,6 +71,9 @@ void textures_set_budget(textures *t, uint64_t bytes);
 /* What this frame wants to see, and as much of it as fits. eye_planes: the frustum, normals inwards. */
 void textures_stream(textures *t, uint64_t frame, vec3 eye, const float planes[5][4], float pixels_per_unit,
                      VkCommandBuffer commands, textures_report *report);
+/* Begins to gather what lies scattered, so that the driver gets whole pages back; textures_stream moves some images per
+ * frame until it is done. */
+void textures_gather(textures *t);
 /* The set that shows a tile in this frame. */
 VkDescriptorSet textures_set(textures *t, uint64_t frame, uint32_t number);
 static inline uint32_t textures_level(const tile *t) { return t->fine.image ? t->fine.level : LEVEL_SMALL; }
