@@ -152,6 +152,43 @@ static void two_threads_churn_while_driver_calls_fail(void **state)
     world_close(0);
 }
 
+static bool look(void *context, const acre_vk_block_info *block)
+{
+    uint64_t *seen = context;
+    expect(block->allocation.handle != 0 && block->allocation.size != 0);
+    return ++*seen < 1000;
+}
+
+static void *churn_or_look(void *argument)
+{
+    if ((intptr_t)argument < 2) return churn(argument);
+    char text[20000];
+    for (int step = 0; step < STEPS / 100; step++) {
+        uint64_t seen = 0;
+        expect(acre_vk_walk(w.vk, look, &seen) == ACRE_OK);
+        expect(acre_vk_report(w.vk, true, text, sizeof text) > 0);
+        acre_vk_stats all;
+        expect(acre_vk_get_stats(w.vk, &all) == ACRE_OK);
+        sched_yield();
+    }
+    return NULL;
+}
+
+/* Fails under the thread sanitizer on 8348353, as test_vk_stream_defrag does: read_block (vk_report.c) reads plain
+ * fields that vk_pool_take and go_live write, and looks at the state only afterwards. What it follows meanwhile may be gone:
+ * page->pool of a vk_page that went back to the arena, and b->name, which destroy_*_after replaces by a resource's
+ * handle (the union): a memcpy from a number. Fix: fields of vk_block that walks read are loaded and stored relaxed and atomic;
+ * vk_page records stay vk_page records (a list of their own, not the arena); name and resource are not a union, or a
+ * name is copied only after the state was seen to be unchanged and under the lock that gives names back. */
+static void blocks_can_be_looked_at_while_they_come_and_go(void **state)
+{
+    (void)state;
+    const acre_gpu_category rows[] = {{.name = "a"}, {.name = "b"}};
+    world_open(NULL, &(acre_vk_options){.categories = rows, .category_count = 2});
+    run(3, churn_or_look);
+    world_close(0);
+}
+
 /* --- budgets ------------------------------------------------------------------------------------------------------ */
 
 enum { BUDGET = 4 << 20 };
@@ -429,6 +466,7 @@ int main(void)
         WORLD_TEST(two_threads_churn_without_a_clash),
         WORLD_TEST(four_threads_share_one_shard),
         WORLD_TEST(two_threads_churn_while_driver_calls_fail),
+        WORLD_TEST(blocks_can_be_looked_at_while_they_come_and_go),
         WORLD_TEST(a_budget_holds_exactly_while_threads_press_on_it),
         WORLD_TEST(blocks_are_handed_over_and_freed_after_the_gpu),
         WORLD_TEST(threads_collect_each_others_blocks),
