@@ -154,6 +154,7 @@ static uint32_t take_page(fsa *f, uint32_t c)
     r->blocks = f->sizes->blocks[c];
     for (uint32_t i = 0; i < words; i++) atomic_store_explicit(&bits[i], full_word(r, i), memory_order_relaxed);
     r->virgin = 0;
+    atomic_fetch_add_explicit(&f->pool->partial, 1, memory_order_relaxed);
     r->bare = zeroed;
     r->purged = 0;
     atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
@@ -188,6 +189,7 @@ static void retire(fsa *f, uint32_t c, uint32_t page)
     if (f->sizes->words[c] > PAGE_INLINE_WORDS) arena_free(r->external, f->sizes->words[c] * sizeof(uint64_t));
     atomic_fetch_sub_explicit(&f->classes[c].pages, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&f->kinds[fsa_kind_of(f->sizes, c)].pages, 1, memory_order_relaxed);
+    if (has_virgin(page)) atomic_fetch_sub_explicit(&f->pool->partial, 1, memory_order_relaxed);
     page_pool_give(f->pool, page);
     account_credit(f->account, CHUNK_BYTES);
 }
@@ -314,6 +316,7 @@ static void take_virgin(fsa *f, uint32_t c, fsa_source *source, uint32_t page, u
     if (n > want) n = want;
     if (n > (uint32_t)r->blocks - first) n = (uint32_t)r->blocks - first;
     r->virgin = (first + n) & 0x3fff;
+    if (r->virgin == r->blocks) atomic_fetch_sub_explicit(&f->pool->partial, 1, memory_order_relaxed);
     size_t size = f->sizes->size[c];
     if (r->bare && f->pool->policy.populate_bytes && (size >= SHARED_SIZE_MIN || os_single_threaded()))
         populate(f, c, page, first * size, (first + n) * size);

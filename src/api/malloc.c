@@ -124,6 +124,28 @@ ACRE_API void *calloc(size_t count, size_t size)
     return memset(top[-1], 0, bytes);
 }
 
+/* Is there a live block of the process heap's class c? One that is in a magazine counts as live, as in free. */
+static inline bool is_live(uint32_t c, const void *block)
+{
+    return fsa_is_block(&process_sizes, c, block) && !fsa_is_free(&process_sizes, c, block);
+}
+
+/* From one small size to another, by way of the hit paths. heap_realloc says the same of larger ones. */
+static ACRE_NOINLINE void *realloc_small(void *block, size_t usable, size_t size)
+{
+    if (size <= usable && !(size < usable / 2 && usable > 64)) return block;
+    int saved = errno;
+    void *moved = malloc(size);
+    if (unlikely(!moved)) {
+        if (size > usable) return NULL;
+        errno = saved;
+        return block; /* it still fits */
+    }
+    memcpy(moved, block, usable < size ? usable : size);
+    free(block);
+    return moved;
+}
+
 ACRE_API void *realloc(void *block, size_t size)
 {
     if (block == NULL) return malloc(size);
@@ -131,6 +153,7 @@ ACRE_API void *realloc(void *block, size_t size)
     if (size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count) { /* the class that it has is the class it needs */
         uint32_t c = space_page_class[chunk];
         if (c != CLASS_NONE && c == process_cache->class_of[(size + 7) >> 3]) return block;
+        if (c != CLASS_NONE && is_live(c, block)) return realloc_small(block, process_sizes.size[c], size);
     }
     acre_status why = ACRE_OK;
     if (size == 0) { /* glibc's choice, and what programs expect: a free */

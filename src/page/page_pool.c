@@ -8,10 +8,12 @@
 #include "page/resident.h"
 
 enum { PURGE_BATCH = 16 };
-/* A piece more that lost its huge page splits a mapping, and mappings are few. */
+/* Where more than an eighth of the pages are partly untouched, there are many sizes or threads for little memory. A
+ * piece more that lost its huge page splits a mapping, and mappings are few. */
 enum {
     HUGE_PAGES = HUGE_PIECE_BYTES / CHUNK_BYTES,
     HUGE_FROM_PAGES = 8 * MIB / CHUNK_BYTES,
+    HUGE_PARTIAL_SHARE = 8,
     HUGE_REVOKED_MAX = 8
 };
 /* Where committing costs something it is done in pieces of this size. */
@@ -71,7 +73,8 @@ static void welcome_huge(const page_pool *pool)
 {
     region *r = region_of_page(pool->bump);
     bool steady = pool->used >= HUGE_FROM_PAGES && pool->bump_end - pool->bump >= HUGE_PAGES;
-    if (!steady || atomic_load_explicit(&r->huge_revoked, memory_order_relaxed) >= HUGE_REVOKED_MAX) return;
+    bool dense = atomic_load_explicit(&pool->partial, memory_order_relaxed) <= pool->used / HUGE_PARTIAL_SHARE;
+    if (!steady || !dense || atomic_load_explicit(&r->huge_revoked, memory_order_relaxed) >= HUGE_REVOKED_MAX) return;
     if (!os_advise_huge(page_address(pool->bump), HUGE_PIECE_BYTES, true)) return;
     uint32_t piece = piece_of(pool->bump);
     atomic_fetch_or_explicit(&r->huge[piece / 64], (uint64_t)1 << piece % 64, memory_order_relaxed);

@@ -10,8 +10,8 @@
  * are dirty, or on trim. Decommits run outside of the lock, in batches of neighbours.
  *
  * Huge pages (policy.huge) are asked for in whole 2 MiB pieces of fresh address space, once 8 MiB are in use: all
- * size classes share a piece, so the waste is one tail, not one per class. A piece that gives memory back loses them, or
- * the kernel would fill the hole again; where that has happened a few times no more are asked for.
+ * size classes share a piece, so the waste is one tail, not one per class. A piece that gives memory back loses them,
+ * or the kernel would fill the hole again; where that has happened a few times no more are asked for.
  *
  * Lists are threaded through the page records (page/space.h), never through the pages. One pool per provider and heap
  * with its own provider; all heaps on flexible memory share one, so that a page freed by one heap serves another.
@@ -49,6 +49,8 @@ typedef struct page_pool {
     uint64_t checked_ms;      /* when ages were looked at last */
     uint64_t given_back;      /* pages decommitted so far, ever */
     uint32_t dirty_peak;      /* most dirty pages at once; for reports, like the one above */
+    /* atomic: */
+    _Atomic uint32_t partial; /* pages handed out that have blocks no one has used yet, as whoever cuts them up says */
 } page_pool;
 
 void page_pool_init(page_pool *pool, const acre_provider *provider, page_policy policy);
