@@ -8,11 +8,11 @@ PREFIX ?= /usr/local
 NEEDS_BUILD := cc:gcc cmake:cmake ninja:ninja-build /usr/include/vulkan/vulkan_core.h:libvulkan-dev
 NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-config:pkg-config \
 	/usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers \
-	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
+	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers \
+	/usr/include/png.h:libpng-dev
 
-.PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu install clean help \ gpu-report \
-	example-kv-cache needs-build needs-test
-	example-textures needs-build needs-test needs-bench-gpu
+.PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu gpu-report example-textures \
+	example-kv-cache install clean help needs-build needs-test needs-bench-gpu
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
 	@$(CMAKE_BUILD) release
@@ -51,8 +51,10 @@ bench-docs: build ## the same, and the figures and the picture go into docs/
 
 bench-gpu: needs-bench-gpu build ## Vulkan memory and the offset core, with the peers that are named (docs/benchmarks-gpu.md)
 	@bench/gpu/run.sh $(ARGS)
+
 example-textures: needs-build ## a flight over streamed textures through a fixed budget, on Vulkan; frames and chart
 	@examples/textures/run.sh $(ARGS)
+
 gpu-report: needs-build ## PyTorch's allocators and acre on this machine's GPU, or on the fake driver (ARGS=--quick)
 	@$(CMAKE_BUILD) release
 	@tools/gpu-report.sh $(ARGS)

@@ -53,14 +53,15 @@ def plugin_path():
     return os.environ.get("ACRE_TORCH_LIBRARY") or os.path.join(build_folder(), "libacre_torch.so")
 
 
-def largest_batch(fits, first):
-    """The largest batch for which fits(batch); 0: not even one. Doubles, then halves the interval."""
+def largest_batch(fits, first, coarse=False):
+    """The largest batch for which fits(batch); 0: not even one. Doubles, then halves the interval. coarse: to an
+    eighth."""
     low, high = 0, first
     while fits(high):
         low, high = high, high * 2
         if high > 1 << 16:
             return low
-    while high - low > 1:
+    while high - low > (max(1, high // 8) if coarse else 1):
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
@@ -245,7 +246,8 @@ def collect(run, allocators, arguments, caps):
                     merged[key] = statistics.median(r[key] for r in rounds)
             print(f"gpu-report: {model}, {allocator}, largest batch in {caps[model] / GIB:.1f} GiB", file=sys.stderr)
             merged["batch_max"] = largest_batch(
-                lambda n: not run(allocator, model, n, arguments.batch_steps, caps[model])["out_of_memory"], batch)
+                lambda n: not run(allocator, model, n, arguments.batch_steps, caps[model])["out_of_memory"], batch,
+                arguments.quick)
             results[model][allocator] = merged
     return results
 
@@ -347,7 +349,7 @@ def main():
     real = machine is not None
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
     arguments.steps = arguments.steps or (6 if arguments.quick else 60)
-    arguments.batch_steps = 4 if arguments.quick else 12
+    arguments.batch_steps = 3 if arguments.quick else 12
     caps = {model: cap for model, (_, cap) in SIZES.items()}
     if real:
         caps = {model: min(cap, int(machine["memory_bytes"] * 0.9)) for model, cap in caps.items()}

@@ -67,7 +67,12 @@ def driver(axes, t):
     axes.stackplot(t["frame"], *parts, colors=[TARGETS, STAGING, LIVE, PENDING, HOLES, EMPTY], linewidth=0,
                    labels=["targets", "staging (ring)", "textures", "pending: freed, the\nGPU may still use it", "holes between blocks", "empty, kept"])
     axes.step(t["frame"], mib(t["held"]), color=INK, linewidth=1.6, where="post", label="held from the driver")
-    axes.set_ylim(0, max(mib(t["held"])) * 1.1)
+    axes.set_ylim(0, max(mib(t["held"])) * 1.15)
+    moves = [(f, h) for f, h, m in zip(t["frame"], mib(t["held"]), t["moved"]) if m > 0]
+    if moves:
+        axes.annotate(f"{int(sum(t['moved']))} images moved:\nwhole pages go back", (moves[-1][0], moves[0][1]),
+                      (moves[-1][0] + 4, moves[0][1] + 1), color=INK, fontsize=10, va="bottom",
+                      arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1})
     style(axes, "All memory: held = live + pending + holes + empty, at every moment", "MiB")
     axes.yaxis.set_major_locator(MultipleLocator(10))
     legend(axes)

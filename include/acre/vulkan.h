@@ -28,7 +28,8 @@
  * Threads: any call from any thread at any time but create and destroy. Of one block, calls that follow Vulkan's own
  * rules for the resource that it holds. Cost: a hit (the size was freed lately) takes an uncontended lock and touches
  * three cache lines; other allocations are O(log holes) under the lock of their memory type. Driver calls are made
- * without any lock. Bookkeeping: 64 bytes per block, 32 per block and hole, 66 KiB of tables per memory type in use. */
+ * without any lock that a hit needs. Bookkeeping: 64 bytes per block, 32 per block and hole, 20 KiB of tables for the
+ * small and for the other blocks of each memory type in use, 5 KiB and more per shard. */
 #ifndef ACRE_VULKAN_H
 #define ACRE_VULKAN_H
 

@@ -84,36 +84,14 @@ static bool has_virgin(uint32_t page) { return fsa_record(page)->virgin < fsa_re
 
 static void list_push(fsa_class *k, uint32_t page)
 {
-    page_record *r = fsa_record(page);
-    r->prev = 0;
-    r->next = k->head;
-    r->cold = 0;
-    if (k->head) fsa_record(k->head)->prev = page;
-    else k->tail = page;
-    k->head = page;
-    k->listed++;
-}
-
-static void list_push_tail(fsa_class *k, uint32_t page)
-{
-    page_record *r = fsa_record(page);
-    r->next = 0;
-    r->prev = k->tail;
-    if (k->tail) fsa_record(k->tail)->next = page;
-    else k->head = page;
-    k->tail = page;
-    k->listed++;
+    fsa_record(page)->cold = 0;
+    page_list_push_head(&k->listed, page);
 }
 
 static void list_remove(fsa_class *k, uint32_t page)
 {
-    page_record *r = fsa_record(page);
-    if (k->cursor == page) k->cursor = r->prev;
-    if (r->prev) fsa_record(r->prev)->next = r->next;
-    else k->head = r->next;
-    if (r->next) fsa_record(r->next)->prev = r->prev;
-    else k->tail = r->prev;
-    k->listed--;
+    if (k->cursor == page) k->cursor = fsa_record(page)->prev;
+    page_list_remove(&k->listed, page);
 }
 
 /* --- pages ------------------------------------------------------------------------------------------------------ */
@@ -154,6 +132,7 @@ static uint32_t take_page(fsa *f, uint32_t c)
     r->blocks = f->sizes->blocks[c];
     for (uint32_t i = 0; i < words; i++) atomic_store_explicit(&bits[i], full_word(r, i), memory_order_relaxed);
     r->virgin = 0;
+    atomic_fetch_add_explicit(&f->pool->partial, 1, memory_order_relaxed);
     r->bare = zeroed;
     r->purged = 0;
     atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
@@ -188,6 +167,7 @@ static void retire(fsa *f, uint32_t c, uint32_t page)
     if (f->sizes->words[c] > PAGE_INLINE_WORDS) arena_free(r->external, f->sizes->words[c] * sizeof(uint64_t));
     atomic_fetch_sub_explicit(&f->classes[c].pages, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&f->kinds[fsa_kind_of(f->sizes, c)].pages, 1, memory_order_relaxed);
+    if (has_virgin(page)) atomic_fetch_sub_explicit(&f->pool->partial, 1, memory_order_relaxed);
     page_pool_give(f->pool, page);
     account_credit(f->account, CHUNK_BYTES);
 }
@@ -207,10 +187,10 @@ static void settle(fsa *f, uint32_t c, uint32_t page)
             atomic_compare_exchange_strong_explicit(&r->state, &unlisted, PAGE_LISTED, memory_order_seq_cst,
                                                     memory_order_seq_cst)) {
             /* Untouched memory last: a page that has some waits at the end. */
-            if (has_virgin(page)) list_push_tail(k, page);
+            if (has_virgin(page)) page_list_push_tail(&k->listed, page);
             else list_push(k, page);
         }
-        if (k->listed > 1 && state_of(r) == PAGE_LISTED && all_free(r)) {
+        if (k->listed.count > 1 && state_of(r) == PAGE_LISTED && all_free(r)) {
             disown(k, page);
             quiet = true;
         }
@@ -238,9 +218,9 @@ static bool let_go(fsa_class *k, uint32_t page)
 /* The class's first listed page, attached to the caller; 0 = none. */
 static uint32_t take_listed(fsa_class *k)
 {
-    if (atomic_load_explicit(&k->head, memory_order_relaxed) == 0) return 0;
+    if (page_list_head(&k->listed) == 0) return 0;
     lock_acquire(&k->lock);
-    uint32_t page = k->head;
+    uint32_t page = page_list_head(&k->listed);
     if (page) {
         list_remove(k, page);
         atomic_store_explicit(&fsa_record(page)->state, PAGE_ATTACHED, memory_order_relaxed);
@@ -314,6 +294,7 @@ static void take_virgin(fsa *f, uint32_t c, fsa_source *source, uint32_t page, u
     if (n > want) n = want;
     if (n > (uint32_t)r->blocks - first) n = (uint32_t)r->blocks - first;
     r->virgin = (first + n) & 0x3fff;
+    if (r->virgin == r->blocks) atomic_fetch_sub_explicit(&f->pool->partial, 1, memory_order_relaxed);
     size_t size = f->sizes->size[c];
     if (r->bare && f->pool->policy.populate_bytes && (size >= SHARED_SIZE_MIN || os_single_threaded()))
         populate(f, c, page, first * size, (first + n) * size);
@@ -440,7 +421,7 @@ void fsa_idle(fsa *f, uint32_t c)
 {
     fsa_class *k = &f->classes[c];
     lock_acquire(&k->lock);
-    uint32_t page = k->head;
+    uint32_t page = page_list_head(&k->listed);
     bool quiet = page && all_free(fsa_record(page));
     if (quiet) disown(k, page);
     lock_release(&k->lock);
@@ -456,7 +437,7 @@ uint32_t fsa_trim(fsa *f)
         fsa_class *k = &f->classes[c];
         uint32_t quiet = 0; /* chain of pages to retire, by next */
         lock_acquire(&k->lock);
-        for (uint32_t page = k->head, next; page; page = next) {
+        for (uint32_t page = page_list_head(&k->listed), next; page; page = next) {
             page_record *r = fsa_record(page);
             next = r->next;
             if (!all_free(r)) continue;
@@ -526,10 +507,10 @@ static bool can_purge_holes(const fsa *f)
 static bool age_step(fsa *f, uint32_t c, uint32_t now_ms, uint32_t delay_ms)
 {
     fsa_class *k = &f->classes[c];
-    if (atomic_load_explicit(&k->head, memory_order_relaxed) == 0) return false;
+    if (page_list_head(&k->listed) == 0) return false;
     if (!lock_try(&k->lock)) return false;
-    if (k->cursor == 0 && k->tail && now_ms - k->round_ms >= delay_ms / 2) {
-        k->cursor = k->tail;
+    if (k->cursor == 0 && k->listed.tail && now_ms - k->round_ms >= delay_ms / 2) {
+        k->cursor = k->listed.tail;
         k->round_ms = now_ms;
     }
     uint32_t page = k->cursor;
@@ -550,7 +531,7 @@ static bool age_step(fsa *f, uint32_t c, uint32_t now_ms, uint32_t delay_ms)
     /* Back to the cold end. Blocks that came back meanwhile found the page attached and left it alone. */
     page_record *r = fsa_record(page);
     lock_acquire(&k->lock);
-    list_push_tail(k, page);
+    page_list_push_tail(&k->listed, page);
     atomic_store_explicit(&r->state, PAGE_LISTED, memory_order_seq_cst);
     bool empty = all_free(r);
     if (empty) disown(k, page);
@@ -583,7 +564,7 @@ size_t fsa_purge_holes(fsa *f)
     for (uint32_t c = 1; c <= f->sizes->count; c++) {
         fsa_class *k = &f->classes[c];
         lock_acquire(&k->lock);
-        uint32_t left = k->listed;
+        uint32_t left = k->listed.count;
         lock_release(&k->lock);
         /* One page after the other leaves the list (then nobody takes from it), is purged, and goes to the end. */
         uint32_t done = 0, done_tail = 0;
@@ -625,7 +606,8 @@ void fsa_destroy(fsa *f)
     }
     for (uint32_t c = 1; c <= f->sizes->count; c++) {
         fsa_class *k = &f->classes[c];
-        k->head = k->tail = k->listed = k->cursor = 0;
+        k->listed = (page_list){0};
+        k->cursor = 0;
     }
 }
 
@@ -691,13 +673,9 @@ bool fsa_check(fsa *f)
     for (uint32_t c = 1; c <= f->sizes->count; c++) {
         fsa_class *k = &f->classes[c];
         lock_acquire(&k->lock);
-        uint32_t n = 0, prev = 0;
-        for (uint32_t page = k->head; page && n <= k->listed; page = fsa_record(page)->next, n++) {
-            page_record *r = fsa_record(page);
-            ok = ok && r->prev == prev && state_of(r) == PAGE_LISTED && belongs(f, c, r);
-            prev = page;
-        }
-        ok = ok && n == k->listed;
+        ok = ok && page_list_check(&k->listed, PAGE_LISTED);
+        for (uint32_t page = page_list_head(&k->listed); ok && page; page = fsa_record(page)->next)
+            ok = belongs(f, c, fsa_record(page));
         lock_release(&k->lock);
     }
     return ok;

@@ -36,9 +36,7 @@
 typedef struct fsa_class {
     lock lock; /* LOCK_RANK_FSA_CLASS */
     /* guarded by lock: */
-    _Atomic uint32_t head; /* LISTED pages, most recently listed first; linked by page_record.next and prev */
-    uint32_t tail;   /* the one that has been listed longest */
-    uint32_t listed; /* how many */
+    page_list listed; /* LISTED pages, most recently listed first */
     uint32_t cursor; /* where fsa_age goes on, towards the head; 0 = the round is over */
     uint32_t round_ms; /* when it began */
     /* atomic: */

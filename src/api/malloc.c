@@ -127,14 +127,24 @@ ACRE_API void *calloc(size_t count, size_t size)
     return memset(top[-1], 0, bytes);
 }
 
-/* A small block of class c to another small size: malloc and free do it as well as anybody. */
-static ACRE_NOINLINE void *realloc_small(void *block, size_t size, uint32_t c)
+/* Is there a live block of the process heap's class c? One that is in a magazine counts as live, as in free. */
+static inline bool is_live(uint32_t c, const void *block)
 {
-    size_t usable = process_sizes.size[c];
+    return fsa_is_block(&process_sizes, c, block) && !fsa_is_free(&process_sizes, c, block);
+}
+
+/* From one small size to another, by way of the hit paths. */
+static ACRE_NOINLINE void *realloc_small(void *block, size_t usable, size_t size)
+{
     if (size <= usable && !heap_shrinks_enough(usable, size)) return block;
+    int saved = errno;
     void *moved = malloc(size);
-    if (unlikely(!moved)) return size <= usable ? block : NULL;
-    memcpy(moved, block, size < usable ? size : usable);
+    if (unlikely(!moved)) {
+        if (size > usable) return NULL;
+        errno = saved;
+        return block; /* it still fits */
+    }
+    memcpy(moved, block, usable < size ? usable : size);
     free(block);
     return moved;
 }
@@ -144,12 +154,9 @@ ACRE_API void *realloc(void *block, size_t size)
     if (block == NULL) return malloc(size);
     size_t chunk = space_offset(block) >> CHUNK_SHIFT;
     if (size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count) {
-        const thread_cache *tc = process_cache;
         uint32_t c = space_page_class[chunk];
-        if (c != CLASS_NONE && c == tc->class_of[(size + 7) >> 3]) return block; /* it has what it needs */
-        bool plain = c != CLASS_NONE && tc->real == &tc->hit;
-        if (plain && fsa_is_block(&process_sizes, c, block) && !fsa_is_free(&process_sizes, c, block))
-            return realloc_small(block, size, c);
+        if (c != CLASS_NONE && c == process_cache->class_of[(size + 7) >> 3]) return block;
+        if (c != CLASS_NONE && is_live(c, block)) return realloc_small(block, process_sizes.size[c], size);
     }
     acre_status why = ACRE_OK;
     if (size == 0) { /* glibc's choice, and what programs expect: a free */

@@ -8,10 +8,12 @@
 #include "page/resident.h"
 
 enum { PURGE_BATCH = 16 };
-/* A piece more that lost its huge page splits a mapping, and mappings are few. */
+/* Where more than an eighth of the pages are partly untouched, there are many sizes or threads for little memory. A
+ * piece more that lost its huge page splits a mapping, and mappings are few. */
 enum {
     HUGE_PAGES = HUGE_PIECE_BYTES / CHUNK_BYTES,
     HUGE_FROM_PAGES = 8 * MIB / CHUNK_BYTES,
+    HUGE_PARTIAL_SHARE = 8,
     HUGE_REVOKED_MAX = 8
 };
 /* Where committing costs something it is done in pieces of this size. */
@@ -21,29 +23,6 @@ static page_record *record(uint32_t page) { return &the_space.pages[page]; }
 static page_state state_of(uint32_t page)
 {
     return (page_state)atomic_load_explicit(&record(page)->state, memory_order_relaxed);
-}
-
-/* --- lists, under the lock -------------------------------------------------------------------------------------- */
-
-static void list_push_head(page_list *l, uint32_t page)
-{
-    page_record *r = record(page);
-    r->prev = 0;
-    r->next = l->head;
-    if (l->head) record(l->head)->prev = page;
-    else l->tail = page;
-    l->head = page;
-    l->count++;
-}
-
-static void list_remove(page_list *l, uint32_t page)
-{
-    page_record *r = record(page);
-    if (r->prev) record(r->prev)->next = r->next;
-    else l->head = r->next;
-    if (r->next) record(r->next)->prev = r->prev;
-    else l->tail = r->prev;
-    l->count--;
 }
 
 static uint32_t region_pages(void) { return (uint32_t)(region_bytes() >> CHUNK_SHIFT); }
@@ -71,7 +50,8 @@ static void welcome_huge(const page_pool *pool)
 {
     region *r = region_of_page(pool->bump);
     bool steady = pool->used >= HUGE_FROM_PAGES && pool->bump_end - pool->bump >= HUGE_PAGES;
-    if (!steady || atomic_load_explicit(&r->huge_revoked, memory_order_relaxed) >= HUGE_REVOKED_MAX) return;
+    bool dense = atomic_load_explicit(&pool->partial, memory_order_relaxed) <= pool->used / HUGE_PARTIAL_SHARE;
+    if (!steady || !dense || atomic_load_explicit(&r->huge_revoked, memory_order_relaxed) >= HUGE_REVOKED_MAX) return;
     if (!os_advise_huge(page_address(pool->bump), HUGE_PIECE_BYTES, true)) return;
     uint32_t piece = piece_of(pool->bump);
     atomic_fetch_or_explicit(&r->huge[piece / 64], (uint64_t)1 << piece % 64, memory_order_relaxed);
@@ -130,14 +110,14 @@ static uint32_t take_fresh(page_pool *pool)
 uint32_t page_pool_take(page_pool *pool, bool *zeroed)
 {
     lock_acquire(&pool->lock);
-    uint32_t page = pool->dirty.head;
+    uint32_t page = page_list_head(&pool->dirty);
     bool fresh = page == 0; /* no memory behind it yet */
     *zeroed = false;
     if (page) {
-        list_remove(&pool->dirty, page);
-    } else if ((page = pool->clean.head) != 0) {
+        page_list_remove(&pool->dirty, page);
+    } else if ((page = page_list_head(&pool->clean)) != 0) {
         if (provider_commit(pool->provider, page_address(page), CHUNK_BYTES)) {
-            list_remove(&pool->clean, page);
+            page_list_remove(&pool->clean, page);
             *zeroed = provider_can(pool->provider, ACRE_COMES_ZEROED);
         } else {
             page = 0;
@@ -173,7 +153,7 @@ static unsigned collect_cold(page_pool *pool, size_t keep_bytes, uint32_t now_ms
         bool over = (size_t)pool->dirty.count << CHUNK_SHIFT > keep_bytes;
         bool old = (uint32_t)(now_ms - record(page)->freed_ms) >= delay_ms;
         if (!over && !old) break;
-        list_remove(&pool->dirty, page);
+        page_list_remove(&pool->dirty, page);
         batch[n++] = page;
     }
     return n;
@@ -209,10 +189,10 @@ static size_t decommit_batch(page_pool *pool, uint32_t *batch, unsigned n)
     for (unsigned i = n; i-- > 0;) {
         if (ok[i]) {
             atomic_store_explicit(&record(batch[i])->state, PAGE_CLEAN, memory_order_relaxed);
-            list_push_head(&pool->clean, batch[i]);
+            page_list_push_head(&pool->clean, batch[i]);
         } else { /* could not go back: keep it, and do not try again soon */
             record(batch[i])->freed_ms = now;
-            list_push_head(&pool->dirty, batch[i]);
+            page_list_push_head(&pool->dirty, batch[i]);
         }
     }
     pool->given_back += bytes >> CHUNK_SHIFT;
@@ -230,7 +210,7 @@ void page_pool_give(page_pool *pool, uint32_t page)
     atomic_store_explicit(&record(page)->state, PAGE_DIRTY, memory_order_relaxed);
     lock_acquire(&pool->lock);
     record(page)->freed_ms = (uint32_t)now;
-    list_push_head(&pool->dirty, page);
+    page_list_push_head(&pool->dirty, page);
     if (pool->dirty.count > pool->dirty_peak) pool->dirty_peak = pool->dirty.count;
     pool->used--;
     region_of_page(page)->used--;
@@ -282,7 +262,7 @@ static void give_regions(page_pool *pool)
         if (!clean || !decommit_spare(pool, first, end)) continue;
         for (uint32_t p = first; p < end; p++)
             if (state_of(p) == PAGE_CLEAN) {
-                list_remove(&pool->clean, p);
+                page_list_remove(&pool->clean, p);
                 atomic_store_explicit(&record(p)->state, PAGE_NONE, memory_order_relaxed);
             }
         if (pool->bump_end == end) pool->bump = pool->bump_committed = pool->bump_end = 0;
@@ -345,16 +325,9 @@ bool page_pool_check(page_pool *pool)
 {
     bool ok = true;
     lock_acquire(&pool->lock);
-    for (int which = 0; which < 2; which++) {
-        const page_list *l = which ? &pool->clean : &pool->dirty;
-        uint32_t n = 0, prev = 0;
-        for (uint32_t p = l->head; p && n <= l->count; p = record(p)->next, n++) {
-            ok = ok && record(p)->prev == prev && space_page_class[p] == 0;
-            ok = ok && state_of(p) == (which ? PAGE_CLEAN : PAGE_DIRTY);
-            prev = p;
-        }
-        ok = ok && n == l->count && l->tail == prev;
-    }
+    ok = page_list_check(&pool->dirty, PAGE_DIRTY) && page_list_check(&pool->clean, PAGE_CLEAN);
+    for (uint32_t p = page_list_head(&pool->dirty); ok && p; p = record(p)->next) ok = space_page_class[p] == 0;
+    for (uint32_t p = page_list_head(&pool->clean); ok && p; p = record(p)->next) ok = space_page_class[p] == 0;
     lock_release(&pool->lock);
     return ok;
 }

@@ -13,13 +13,14 @@
  * size classes share a piece, so the waste is one tail, not one per class. A piece that gives memory back loses them,
  * or the kernel would fill the hole again; where that has happened a few times no more are asked for.
  *
- * Lists are threaded through the page records (page/space.h), never through the pages. One pool per provider and heap
+ * One pool per provider and heap
  * with its own provider; all heaps on flexible memory share one, so that a page freed by one heap serves another.
  *
  * Thread-safe (LOCK_RANK_PAGE_POOL). take and give are O(1) plus at most PURGE_BATCH decommitted pages. */
 #ifndef ACRE_PAGE_PAGE_POOL_H
 #define ACRE_PAGE_PAGE_POOL_H
 
+#include "page/page_list.h"
 #include "page/provider.h"
 #include "page/space.h"
 
@@ -30,11 +31,6 @@ typedef struct page_policy {
     bool huge;              /* ask for huge pages where small blocks grow steadily */
     size_t populate_bytes;  /* at most so much memory is put behind a growing page at once; 0 = fault by fault */
 } page_policy;
-
-typedef struct page_list {
-    uint32_t head, tail; /* page numbers, 0 = empty */
-    uint32_t count;
-} page_list;
 
 typedef struct page_pool {
     lock lock;
@@ -49,6 +45,8 @@ typedef struct page_pool {
     uint64_t checked_ms;      /* when ages were looked at last */
     uint64_t given_back;      /* pages decommitted so far, ever */
     uint32_t dirty_peak;      /* most dirty pages at once; for reports, like the one above */
+    /* atomic: */
+    _Atomic uint32_t partial; /* pages handed out that have blocks no one has used yet, as whoever cuts them up says */
 } page_pool;
 
 void page_pool_init(page_pool *pool, const acre_provider *provider, page_policy policy);

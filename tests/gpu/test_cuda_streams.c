@@ -480,8 +480,11 @@ static void step(piece *pieces, void **streams)
         return;
     case 1: {
         uint64_t bytes = 1 + next_random(2 * p->bytes);
+        acre_cuda_block old, now; /* what lies within the rounding was the block's before */
+        assert_int_equal(acre_cuda_block_read(heap, p->block, &old), ACRE_OK);
         if (acre_cuda_resize(heap, p->block, bytes) != ACRE_OK) return;
-        if (bytes > p->bytes) fake_cuda_block(p->block + p->bytes, bytes - p->bytes);
+        assert_int_equal(acre_cuda_block_read(heap, p->block, &now), ACRE_OK);
+        if (now.bytes > old.bytes) fake_cuda_block(p->block + old.bytes, now.bytes - old.bytes);
         p->bytes = bytes;
         fake_cuda_use(streams[p->home], p->block, bytes);
         return;

@@ -86,8 +86,11 @@ static void *work(void *argument)
         case 0: send((me + 1) % THREADS, p); break;
         case 1: {
             uint64_t bytes = 1 + next_random(&seed, 2 * p->bytes);
+            acre_cuda_block old, now; /* what lies within the rounding was the block's before */
+            expect(acre_cuda_block_read(heap, p->block, &old) == ACRE_OK);
             if (acre_cuda_resize(heap, p->block, bytes) != ACRE_OK) continue;
-            if (bytes > p->bytes) fake_cuda_block((char *)p->block + p->bytes, bytes - p->bytes);
+            expect(acre_cuda_block_read(heap, p->block, &now) == ACRE_OK);
+            if (now.bytes > old.bytes) fake_cuda_block((char *)p->block + old.bytes, now.bytes - old.bytes);
             p->bytes = bytes;
             fake_cuda_use(streams[me], p->block, bytes);
             continue;

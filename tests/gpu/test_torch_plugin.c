@@ -354,6 +354,47 @@ static void peaks_can_start_again(void **state)
     passes(start_peaks_again, NULL);
 }
 
+static uint64_t fail_nth;
+
+static void use_what_there_is(void)
+{
+    fake_start(false, false);
+    fake_fail(NULL, fail_nth, 2); /* CUDA_ERROR_OUT_OF_MEMORY, once */
+    const ssize_t sizes[] = {700, 3 * MIB, 100000, 9 * MIB, MIB, 20 * MIB};
+    enum { COUNT = sizeof sizes / sizeof sizes[0] };
+    void *blocks[COUNT];
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < COUNT; i++) {
+            blocks[i] = acre_torch_try_alloc(sizes[i], 0, NULL);
+            if (!blocks[i]) continue;
+            fake_block(blocks[i], (uint64_t)sizes[i]);
+            fake_use(NULL, blocks[i], (uint64_t)sizes[i]);
+        }
+        for (int i = 0; i < COUNT; i++) acre_torch_free(blocks[i], sizes[i], 0, NULL);
+        acre_torch_trim(0, true);
+    }
+    bool failed = ((bool (*)(const char **))fake("fake_cuda_failed"))(NULL);
+    fake_fail(NULL, 0, 0);
+    void *block = acre_torch_try_alloc(5 * MIB, 0, NULL); /* the failure is over */
+    CHECK(block != NULL);
+    acre_torch_free(block, 5 * MIB, 0, NULL);
+    acre_torch_trim(0, true);
+    CHECK(figure("requested_bytes") == 0 && figure("live_bytes") == 0 && figure("held_bytes") == 0 && fake_used() == 0);
+    no_problem();
+    if (!failed) _exit(3);
+}
+static void each_driver_call_may_fail(void **state)
+{
+    (void)state;
+    int how = 0;
+    for (fail_nth = 1; fail_nth < 1000; fail_nth++) {
+        how = run_child(use_what_there_is, ENVIRONMENT("ACRE_TORCH_QUIET=1"));
+        if (!WIFEXITED(how) || WEXITSTATUS(how) != 0) break;
+    }
+    if (!WIFEXITED(how) || WEXITSTATUS(how) != 3) fail_msg("call %d: 0x%x: %s", (int)fail_nth, how, said);
+    assert_true(fail_nth > 50); /* so many calls there were */
+}
+
 /* --- options and categories ------------------------------------------------------------------------------------- */
 
 static void use_categories(void)
@@ -633,6 +674,7 @@ int main(void)
         cmocka_unit_test(out_of_memory_is_thrown_where_there_is_a_cxx_runtime),
         cmocka_unit_test(a_fraction_limits_and_an_empty_cache_is_empty),
         cmocka_unit_test(peaks_can_start_again),
+        cmocka_unit_test(each_driver_call_may_fail),
         cmocka_unit_test(categories_have_names_and_budgets),
         cmocka_unit_test(wrong_options_are_named_and_passed_over),
         cmocka_unit_test(a_report_at_exit_if_asked),

@@ -107,7 +107,11 @@ static void four_driver_allocations_have_to_do(void **state)
 static void half_a_million_blocks_live_at_once(void **state)
 {
     (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    enum { COUNT = 100000 };
+#else
     enum { COUNT = 500000 };
+#endif
     world_open(NULL, NULL);
     uint64_t *handles = malloc(COUNT * sizeof *handles);
     acre_vk_allocation a;

@@ -453,7 +453,7 @@ static size_t take_hoard(size_t bytes)
 static void hoard_arena(size_t left)
 {
     size_t used, held;
-    for (size_t bytes = 64; bytes <= MIB; bytes *= 2)
+    for (size_t bytes = 64; bytes <= 128 * KIB; bytes *= 2)
         for (arena_usage(&used, &held); take_hoard(bytes) == held;) continue;
     while (take_hoard(64) % ARENA_STEP_BYTES < ARENA_STEP_BYTES - left - 64) continue;
 }

@@ -15,7 +15,12 @@
 
 #include "vk_world.h"
 
-enum { SLOTS = 150, STEPS = 3000, LIVES = 24, CATEGORIES = 4, POOLS = 2 };
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+enum { LIVES = 6 };
+#else
+enum { LIVES = 24 };
+#endif
+enum { SLOTS = 150, STEPS = 3000, CATEGORIES = 4, POOLS = 2 };
 
 typedef struct slot {
     acre_vk_allocation a;

@@ -15,7 +15,12 @@
 #include "acre/vulkan_stream.h"
 #include "vk_world.h"
 
-enum { LIVES = 16, STEPS = 1500, SPARSES = 4, PAGES = 32, GROWABLES = 3, BUFFERS = 60, MOVES = 16, PIECES = 512 };
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+enum { LIVES = 4 };
+#else
+enum { LIVES = 16 };
+#endif
+enum { STEPS = 1500, SPARSES = 4, PAGES = 32, GROWABLES = 3, BUFFERS = 60, MOVES = 16, PIECES = 512 };
 #define PAGE_BYTES ((uint64_t)64 << 10)
 
 static uint64_t seed, life, lives = LIVES;

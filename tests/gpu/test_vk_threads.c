@@ -44,6 +44,7 @@ static void run(int count, void *(*body)(void *))
 /* --- churn -------------------------------------------------------------------------------------------------------- */
 
 enum { SLOTS = 64 };
+static bool tolerant; /* driver calls are made to fail */
 
 static void *churn(void *argument)
 {
@@ -65,7 +66,7 @@ static void *churn(void *argument)
         } else if (next_random(&seed) % 4 == 0) {
             VkBufferCreateInfo info = fake_vk_buffer_info(1 + next_random(&seed) % 30000, 0);
             bool made = acre_vk_create_buffer(w.vk, &info, NULL, &slot[i].buffer, &slot[i].a) == ACRE_OK;
-            expect(made);
+            expect(made || tolerant);
             if (!made) slot[i].a.handle = 0;
         } else {
             acre_vk_request request = {.usage = next_random(&seed) % 2 ? ACRE_VK_UPLOAD : ACRE_VK_GPU,
@@ -73,7 +74,7 @@ static void *churn(void *argument)
                                        .flags = next_random(&seed) % 200 == 0 ? ACRE_VK_DEDICATED : 0};
             if (request.usage == ACRE_VK_UPLOAD) request.flags |= ACRE_VK_MAPPED;
             bool got = quiet_take(1 + next_random(&seed) % 20000, &request, &slot[i].a) == ACRE_OK;
-            expect(got);
+            expect(got || tolerant);
             if (!got) {
                 slot[i].a.handle = 0;
                 continue;
@@ -119,6 +120,73 @@ static void four_threads_share_one_shard(void **state)
     const acre_gpu_category rows[] = {{.name = "a"}, {.name = "b"}};
     world_open(NULL, &(acre_vk_options){.categories = rows, .category_count = 2, .shards = 1});
     run(4, churn);
+    world_close(0);
+}
+
+static void *churn_or_plague(void *argument)
+{
+    if ((intptr_t)argument < 2) return churn(argument);
+    uint64_t seed = 4;
+    for (int step = 0; step < STEPS / 20; step++) {
+        static const VkResult results[] = {VK_ERROR_OUT_OF_DEVICE_MEMORY, VK_ERROR_OUT_OF_HOST_MEMORY,
+                                           VK_ERROR_UNKNOWN};
+        fake_vk_fail(w.gpu, FAKE_VK_ANY, 1 + next_random(&seed) % 8, results[next_random(&seed) % 3], false);
+        for (int i = 0; i < 20; i++) sched_yield();
+    }
+    fake_vk_heal(w.gpu);
+    return NULL;
+}
+
+static void two_threads_churn_while_driver_calls_fail(void **state)
+{
+    (void)state;
+    const acre_gpu_category rows[] = {{.name = "a"}, {.name = "b"}};
+    world_open(NULL, &(acre_vk_options){.categories = rows, .category_count = 2, .cache_bytes_max = 64 * KIB,
+                                        .empty_bytes_max = 1});
+    tolerant = true;
+    run(3, churn_or_plague);
+    tolerant = false;
+    assert_true(fake_vk_failures(w.gpu) > 0);
+    assert_int_equal(all_stats().total.live_bytes, 0);
+    assert_int_equal(fake_vk_live_resources(w.gpu), 0);
+    world_close(0);
+}
+
+static bool look(void *context, const acre_vk_block_info *block)
+{
+    uint64_t *seen = context;
+    expect(block->allocation.handle != 0 && block->allocation.size != 0);
+    return ++*seen < 1000;
+}
+
+static void *churn_or_look(void *argument)
+{
+    if ((intptr_t)argument < 2) return churn(argument);
+    char text[20000];
+    for (int step = 0; step < STEPS / 100; step++) {
+        uint64_t seen = 0;
+        expect(acre_vk_walk(w.vk, look, &seen) == ACRE_OK);
+        expect(acre_vk_report(w.vk, true, text, sizeof text) > 0);
+        acre_vk_stats all;
+        expect(acre_vk_get_stats(w.vk, &all) == ACRE_OK);
+        sched_yield();
+    }
+    return NULL;
+}
+
+/* Fails under the thread sanitizer on 8348353, as test_vk_stream_defrag does: read_block (vk_report.c) reads plain
+ * fields that vk_pool_take and go_live write, and looks at the state only afterwards. What it follows meanwhile may
+ * be gone: page->pool of a vk_page that went back to the arena, and b->name, which destroy_*_after replaces by a
+ * resource's handle (the union): a memcpy from a number. Fix: fields of vk_block that walks read are loaded and
+ * stored relaxed and atomic; vk_page records stay vk_page records (a list of their own, not the arena); name and
+ * resource are not a union, or a name is copied only after the state was seen to be unchanged and under the lock
+ * that gives names back. */
+static void blocks_can_be_looked_at_while_they_come_and_go(void **state)
+{
+    (void)state;
+    const acre_gpu_category rows[] = {{.name = "a"}, {.name = "b"}};
+    world_open(NULL, &(acre_vk_options){.categories = rows, .category_count = 2});
+    run(3, churn_or_look);
     world_close(0);
 }
 
@@ -398,6 +466,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(two_threads_churn_without_a_clash),
         WORLD_TEST(four_threads_share_one_shard),
+        WORLD_TEST(two_threads_churn_while_driver_calls_fail),
+        WORLD_TEST(blocks_can_be_looked_at_while_they_come_and_go),
         WORLD_TEST(a_budget_holds_exactly_while_threads_press_on_it),
         WORLD_TEST(blocks_are_handed_over_and_freed_after_the_gpu),
         WORLD_TEST(threads_collect_each_others_blocks),
