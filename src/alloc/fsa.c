@@ -360,13 +360,34 @@ uint32_t fsa_refill(fsa *f, uint32_t c, fsa_source *source, void **slots, uint32
     return n;
 }
 
+/* The blocks that lie in the same word as the first one, from there on in the batch, ride along: adds their bits to
+ * *mask, counted from word_base, and returns how many there are. What is not plainly one of them ends the ride and
+ * is looked at on its own. */
+static uint32_t riders(void *const *blocks, uint32_t count, const char *word_base, size_t span, size_t size,
+                       uint32_t inverse, uint64_t *mask)
+{
+    uint64_t m = *mask;
+    uint32_t i = 0;
+    for (; i < count; i++) {
+        size_t at = (size_t)((uintptr_t)blocks[i] - (uintptr_t)word_base);
+        if (at >= span) break;
+        uint64_t index = at * inverse >> 32;
+        if (index * size != at || ((m >> index) & 1)) break;
+        m |= (uint64_t)1 << index;
+    }
+    *mask = m;
+    return i;
+}
+
 void fsa_return(fsa *f, uint32_t c, void *const *blocks, uint32_t count)
 {
     enum { AHEAD = 6 };
     const size_classes *sc = f->sizes;
+    const size_t size = sc->size[c];
+    const uint32_t inverse = sc->inverse[c], in_page = sc->blocks[c];
     for (uint32_t i = 0; i < count;) {
         if (i + AHEAD < count) __builtin_prefetch(fsa_record(page_number(blocks[i + AHEAD])), 1);
-        void *p = blocks[i++];
+        char *p = blocks[i++];
         uint32_t page = page_number(p);
         page_record *r = fsa_record(page);
         if (unlikely(!belongs(f, c, r))) {
@@ -378,24 +399,17 @@ void fsa_return(fsa *f, uint32_t c, void *const *blocks, uint32_t count)
             continue;
         }
         uint32_t index = size_class_index(sc, c, (uint32_t)(space_offset(p) & (CHUNK_BYTES - 1)));
-        uint32_t word = index >> 6;
+        uint32_t word = index >> 6, in_word = in_page - 64 * word;
         uint64_t mask = (uint64_t)1 << (index & 63);
-        /* Neighbours in the batch that fall into the same word ride along. */
-        for (; i < count && page_number(blocks[i]) == page; i++) {
-            uint32_t next = size_class_index(sc, c, (uint32_t)(space_offset(blocks[i]) & (CHUNK_BYTES - 1)));
-            uint64_t bit = (uint64_t)1 << (next & 63);
-            if (next >> 6 != word || (mask & bit) || !fsa_is_block(sc, c, blocks[i])) break;
-            mask |= bit;
-        }
+        char *word_base = p - (index & 63) * size;
+        i += riders(blocks + i, count - i, word_base, (in_word < 64 ? in_word : 64) * size, size, inverse, &mask);
         /* Before the blocks are back: afterwards the page may be anybody's, and only its state may be read. */
         if (word < atomic_load_explicit(&r->hint, memory_order_relaxed))
             atomic_store_explicit(&r->hint, (uint16_t)word, memory_order_relaxed);
         uint64_t old = word_return(&page_bits(r)[word], mask);
-        if (unlikely(old & mask))
-            misuse(ACRE_DOUBLE_FREE, "free",
-                   page_address(page) + ((size_t)word * 64 + bits_lowest(old & mask)) * sc->size[c]);
+        if (unlikely(old & mask)) misuse(ACRE_DOUBLE_FREE, "free", word_base + bits_lowest(old & mask) * size);
         uint32_t state = state_of(r);
-        bool full = (old | mask) == full_word_of(sc->blocks[c], word);
+        bool full = (old | mask) == full_word_of(in_page, word);
         if (state == PAGE_UNLISTED || (state == PAGE_LISTED && full)) settle(f, c, page);
     }
 }
