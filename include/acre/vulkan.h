@@ -77,7 +77,7 @@ typedef struct acre_vk_options {
     uint64_t heap_budgets[VK_MAX_MEMORY_HEAPS];           /* held at most of each heap; 0 = what the driver says with
                                                            * VK_EXT_memory_budget, else 80% of the heap */
     uint64_t page_bytes_min;                              /* the first page; 0 = 4 MiB for small blocks, 16 MiB for
-                                                           * those over 64 KiB, at most 1/32 of the heap */
+                                                           * those over 16 KiB, at most 1/32 of the heap */
     uint64_t page_bytes_max;                              /* later ones grow up to it; 0 = 32 and 64 MiB, or 1/8 of
                                                            * what is held up to 256 MiB, at most 1/8 of the heap */
     uint64_t empty_bytes_max;                             /* kept empty at most, per memory type; 0 = any,

@@ -9,7 +9,7 @@
  *                           a new page (vk_pages.c)
  *                        then the report, on_limit, and all of it once more
  *   acre_vk_free ─ handle → block: live → cached in one exchange → this thread's shard
- *                      └ full: an eighth of the shard goes back to the pool's core under one lock
+ *                      └ full: some of the shard goes back to the pool's core under one lock
  *
  * A hit is two exchanges for a free and one for an allocation, and no line that another thread writes. */
 #include <string.h>
@@ -400,12 +400,12 @@ static void release_alone(acre_vk *vk, vk_block *b)
     if (page != NULL) vk_memory_free(vk, page);
 }
 
-/* The shard is full: an eighth of it makes room. */
+/* The shard is full: some of it makes room. */
 static ACRE_NOINLINE void release_full(acre_vk *vk, vk_pool *pool, vk_block *b)
 {
     vk_shard *s = vk_shard_enter(vk);
     vk_bins *bins = s->bins[pool->index];
-    uint32_t chain = bins != NULL && bins->count != 0 ? vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8) : 0;
+    uint32_t chain = bins != NULL && bins->count != 0 ? vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8, EVICTED_MAX) : 0;
     bool kept = vk_bins_push(vk, s, pool, b);
     vk_shard_leave(s);
     if (!kept) {

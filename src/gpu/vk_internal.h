@@ -128,9 +128,10 @@ typedef struct vk_page {
     uint64_t seen_bytes;
 } vk_page;
 
-/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. */
+/* Small blocks have pages of their own: a few that outlive a level must not hold the pages of its textures. One bound,
+ * and a low one: every group more is memory that the others cannot use when what is asked for changes. */
 enum vk_group { GROUP_SMALL, GROUP_LARGE, GROUP_COUNT };
-#define GROUP_SMALL_BYTES_MAX ((uint64_t)64 << 10)
+#define GROUP_SMALL_BYTES_MAX ((uint64_t)16 << 10)
 
 /* Which neighbours a block may have, where bufferImageGranularity is larger than a granule. */
 enum vk_kind { KIND_LINEAR, KIND_OPTIMAL, KIND_UNKNOWN };
@@ -183,6 +184,8 @@ enum {
     CLASS_STEP_LOG2 = 4, /* 16 classes per doubling: at most 1/16 of a block is more than was asked for */
     CLASS_COUNT = 192,   /* below 2 MiB */
     CLASS_LOOK = 4,      /* blocks of a bin that a request looks at */
+    EVICTED_MAX = 8,     /* at once by a free, so that no free is slow */
+    AGED_MAX = 1024,     /* at once by age */
 };
 #define CREDIT_BYTES_MAX ((uint64_t)4 << 20)
 
@@ -381,8 +384,9 @@ vk_bins *vk_bins_make(vk_shard *s, uint32_t pool);
 vk_block *vk_bins_pop(acre_vk *vk, vk_shard *s, vk_bins *bins, uint32_t cls, uint64_t size, uint64_t alignment);
 /* The block, CACHED, is kept. False: no room. In the shard. */
 bool vk_bins_push(acre_vk *vk, vk_shard *s, vk_pool *pool, vk_block *block);
-/* Takes blocks of at least `bytes` off and returns the first of their chain (index + 1). In the shard. */
-uint32_t vk_bins_evict(acre_vk *vk, vk_shard *s, vk_bins *bins, uint64_t bytes);
+/* Takes blocks of at least `bytes` off, or `count` of them, and returns the first of their chain (index + 1). In the
+ * shard. */
+uint32_t vk_bins_evict(acre_vk *vk, vk_shard *s, vk_bins *bins, uint64_t bytes, uint32_t count);
 /* Gives what the bins of all shards hold for this pool back to it; NULL: for every pool. `old` only what nobody needed
  * since the last time. Returns the bytes. Outside of shards and locks. */
 uint64_t vk_flush(acre_vk *vk, vk_pool *pool, bool old);

@@ -3,7 +3,7 @@
  * A shard is entered with one exchange and left with one store. A thread remembers the last shard it got; finding
  * somebody in it, it tries the next, so threads spread over shards and stay there, and nobody ever waits for a thread
  * that the system has put aside, but who empties all shards. What a shard keeps is bounded in bytes; when it is full,
- * it gives an eighth of it back to the pool at once, class after class, so that what nobody asks for leaves first.
+ * it gives some of it back to the pool at once, class after class, so that what nobody asks for leaves first.
  *
  * A block in a bin keeps its node, its page and its number; only its handle is over. To the ledger it is a hole: its
  * bytes are credit of the category that freed it, which the next allocation of that category spends without a word to
@@ -142,13 +142,14 @@ bool vk_bins_push(acre_vk *vk, vk_shard *s, vk_pool *pool, vk_block *block)
     return true;
 }
 
-uint32_t vk_bins_evict(acre_vk *vk, vk_shard *s, vk_bins *bins, uint64_t bytes)
+uint32_t vk_bins_evict(acre_vk *vk, vk_shard *s, vk_bins *bins, uint64_t bytes, uint32_t count)
 {
     uint32_t chain = 0;
     uint64_t evicted = 0;
-    for (uint32_t seen = 0; seen < CLASS_COUNT && bins->count != 0 && evicted < bytes; seen++) {
+    for (uint32_t seen = 0; seen < CLASS_COUNT && bins->count != 0 && evicted < bytes && count != 0; seen++) {
         uint32_t *head = &bins->head[bins->cursor];
-        while (*head != 0 && evicted < bytes) {
+        while (*head != 0 && evicted < bytes && count != 0) {
+            count--;
             vk_block *b = vk_block_at(vk, *head - 1);
             *head = b->next;
             count_out(s, bins, b);
@@ -175,7 +176,8 @@ uint64_t vk_flush(acre_vk *vk, vk_pool *pool, bool old)
             uint32_t chain = 0;
             if (bins != NULL && bins->count != 0) {
                 uint64_t before = bins->bytes;
-                chain = vk_bins_evict(vk, s, bins, old ? bins->bytes_low : UINT64_MAX);
+                chain = old ? vk_bins_evict(vk, s, bins, bins->bytes_low, AGED_MAX)
+                            : vk_bins_evict(vk, s, bins, UINT64_MAX, UINT32_MAX);
                 bins->bytes_low = bins->bytes;
                 flushed += before - bins->bytes;
             }
