@@ -10,7 +10,8 @@ NEEDS_TEST := $(NEEDS_BUILD) c++:g++ /usr/include/cmocka.h:libcmocka-dev pkg-con
 	/usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers \
 	/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json:vulkan-validationlayers
 
-.PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu install clean help needs-build needs-test needs-bench-gpu
+.PHONY: build run test debug asan tsan soak oracle bench bench-docs bench-gpu example-textures install clean help \
+	needs-build needs-test
 
 build: needs-build ## build/libacre.so, build/libacre.a, build/acre (the default)
 	@$(CMAKE_BUILD) release
@@ -47,8 +48,11 @@ bench: build ## acre against its peers (bench/README.md; ARGS=--quick for a look
 bench-docs: build ## the same, and the figures and the picture go into docs/
 	@bench/run.sh --docs $(ARGS)
 
-bench-gpu: needs-bench-gpu build ## Vulkan memory and the offset core, with the peers that are named (docs/benchmarks-gpu.md)
+bench-gpu: build ## Vulkan memory and the offset core, beside named peers (docs/benchmarks-gpu.md)
 	@bench/gpu/run.sh $(ARGS)
+
+example-textures: needs-build ## a flight over streamed textures through a fixed budget, on Vulkan; frames and chart
+	@examples/textures/run.sh $(ARGS)
 
 install: build ## into PREFIX (default /usr/local); DESTDIR is respected
 	@cmake --install build --prefix $(PREFIX)
@@ -64,6 +68,3 @@ needs-build:
 
 needs-test:
 	@tools/ensure.sh $(NEEDS_TEST)
-
-needs-bench-gpu:
-	@tools/ensure.sh $(NEEDS_BUILD) /usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers

@@ -28,7 +28,8 @@
  * Threads: any call from any thread at any time but create and destroy. Of one block, calls that follow Vulkan's own
  * rules for the resource that it holds. Cost: a hit (the size was freed lately) takes an uncontended lock and touches
  * three cache lines; other allocations are O(log holes) under the lock of their memory type. Driver calls are made
- * without any lock. Bookkeeping: 64 bytes per block, 32 per block and hole, 66 KiB of tables per memory type in use. */
+ * without any lock that a hit needs. Bookkeeping: 64 bytes per block, 32 per block and hole, 20 KiB of tables for the
+ * small and for the other blocks of each memory type in use, 5 KiB and more per shard. */
 #ifndef ACRE_VULKAN_H
 #define ACRE_VULKAN_H
 
@@ -234,8 +235,8 @@ ACRE_API acre_status acre_vk_set_tag(acre_vk *vk, uint64_t handle, uint64_t tag)
 /* NO_MEMORY: the name is as it was. NULL: none. */
 ACRE_API acre_status acre_vk_set_name(acre_vk *vk, uint64_t handle, const char *name);
 /* Two live blocks of equal size, memory type and pool trade places: each handle names the other's memory from now on.
- * For moves: allocate, copy, swap, free the new handle after the copy. INVALID_ARGUMENT: they differ, are dedicated or
- * mapped. */
+ * For moves: allocate with the same requirements, copy, swap, free the new handle after the copy. INVALID_ARGUMENT:
+ * they differ, are dedicated or mapped. */
 ACRE_API acre_status acre_vk_swap(acre_vk *vk, uint64_t handle, uint64_t other);
 
 /* --- the CPU's side --------------------------------------------------------------------------------------------- */
@@ -292,8 +293,9 @@ ACRE_API acre_status acre_vk_merge_requirements(VkMemoryRequirements *requiremen
  * it. NOT_SUPPORTED, INVALID_ARGUMENT (not made for it), SYSTEM. */
 ACRE_API acre_status acre_vk_export_fd(acre_vk *vk, uint64_t handle, int *fd);
 /* Memory behind an opaque file descriptor of the same driver, `bytes` and memory type as at its export (page_bytes and
- * memory_type there). On success the descriptor belongs to the driver. The block is freed like any other. buffer or
- * image: what will be bound to it, if the exporter's memory was made for such a one; else both VK_NULL_HANDLE. */
+ * memory_type there). On success, and if after it ACRE_VK_MAPPED fails, the descriptor belongs to the driver. The block
+ * is freed like any other. buffer or image: what will be bound to it, if the exporter's memory was made for such a one;
+ * else both VK_NULL_HANDLE. */
 ACRE_API acre_status acre_vk_import_fd(acre_vk *vk, int fd, VkDeviceSize bytes, uint32_t memory_type,
                                        const acre_vk_request *request, VkBuffer buffer, VkImage image,
                                        acre_vk_allocation *allocation);
@@ -312,7 +314,7 @@ typedef struct acre_vk_pool_options {
     acre_vk_request request;  /* usage, required, preferred, avoided, type_bits choose the memory type; EXPORT counts */
     uint64_t page_bytes;      /* every page has this size; 0 = they grow, as the shared ones do */
     uint32_t page_count_min;  /* made at creation and kept */
-    uint32_t page_count_max;  /* 0 = any; at most page_bytes of empties beyond the count go first */
+    uint32_t page_count_max;  /* a block that would need one more is ACRE_NO_MEMORY; 0 = any */
     float priority;           /* 0 = 0.5 */
     const char *name;         /* copied, cut at ACRE_GPU_NAME_MAX; NULL = "pool" */
 } acre_vk_pool_options;
@@ -337,7 +339,7 @@ ACRE_API acre_status acre_vk_category_stats(acre_vk *vk, uint32_t category, acre
 typedef struct acre_vk_stats {
     acre_gpu_heap_stats total;   /* budgets added up */
     uint64_t pages;              /* driver allocations that are shared; total.driver_allocations - pages are not */
-    uint64_t hits;               /* allocations served from the shards' caches; as of the last miss, roughly */
+    uint64_t hits;               /* allocations served from the shards' caches, so far */
     uint64_t cached_bytes;       /* freed blocks in the shards' caches; in total.hole_bytes */
     uint64_t bookkeeping_bytes;  /* of ordinary memory */
     bool device_lost;            /* the driver said so */

@@ -4,9 +4,11 @@
  * category and a heap; driver memory is charged to a heap alone. The equation of acre/gpu.h is kept by construction:
  *     holes == held - live - pending - empty
  *
- * Every word is an atomic of its own, relaxed: counters order nothing. A charge adds first and takes back what passes
- * the budget, so budgets hold exactly, and a peak is raised by compare and exchange. No lock; a charge of a category
- * without a budget is three additions. A reader sees each word exact and the equation to within the calls in flight. */
+ * Every word is an atomic of its own, relaxed: counters order nothing, but for a block on its way from live to pending,
+ * which must be seen in one of the two. A charge adds first and takes back what passes the budget, so budgets hold
+ * exactly (of two charges at once that do not both fit, both may be refused), and a peak is raised by compare and
+ * exchange. No lock; a charge is four additions. A reader sees each word exact and the equation to within the calls in
+ * flight. */
 #ifndef ACRE_GPU_LEDGER_H
 #define ACRE_GPU_LEDGER_H
 
@@ -17,14 +19,15 @@
 
 typedef struct gpu_category_row {
     _Atomic uint64_t live, pending, peak, budget, blocks, failed, exceeded;
-    char name[ACRE_GPU_NAME_MAX + 1]; /* this line is written once, by gpu_ledger_init */
+    /* budget: 0 or UINT64_MAX: none; may be stored at any time. What follows is written once, by gpu_ledger_init */
+    char name[ACRE_GPU_NAME_MAX + 1];
     acre_gpu_at_limit at_limit;
     float priority;
 } gpu_category_row;
 
 typedef struct gpu_heap_row {
     _Atomic uint64_t live, pending, empty, held, held_peak, blocks, driver_allocations, driver_calls;
-    _Atomic uint64_t budget; /* UINT64_MAX: none */
+    _Atomic uint64_t budget; /* UINT64_MAX: none; may be stored at any time */
     _Atomic uint64_t other;
 } gpu_heap_row;
 

@@ -117,7 +117,7 @@ acre_status paged_range_destroy(paged_range *range, paged_failure *failure);
 
 /* INVALID_ARGUMENT; TOO_LARGE: more than the area; NO_MEMORY: no addresses, bookkeeping or driver memory; OVER_BUDGET:
  * the heap's; SYSTEM: the driver failed. A block of bytes >= 1. No driver call if memory is mapped there already. A
- * block that finds no addresses in its area goes to the other one. What it fails to get leaves nothing mapped or created
+ * block that finds no addresses in its area goes to the other one. A call that fails leaves nothing mapped or created
  * that was not before, but for empties from elsewhere: they are empty here now. */
 acre_status paged_alloc(paged_range *range, const paged_request *request, paged_block *block, paged_failure *failure);
 /* FOREIGN_POINTER, DOUBLE_FREE, BUSY. No driver call, unless the block's pages are shared: they are unmapped. If that

@@ -116,20 +116,22 @@ acre_status vk_alloc_alone(acre_vk *vk, const vk_want *want, uint32_t type, uint
     }
     if (!vk_charge(vk, r->category, heap, bytes, exceed)) return ACRE_OVER_BUDGET;
 
-    vk_page *page = NULL;
-    float priority = r->priority > 0 ? r->priority : vk->priorities[vk->priority_of_category[r->category]];
-    acre_status status =
-        vk_memory_make(vk, vk->alone, type, bytes, next, priority, exceed || imported, imported, &page, why);
-    if (status != ACRE_OK) goto discharge;
-
+    /* The driver last: what it imported cannot be handed back. */
     lock_acquire(&vk->alone->lock);
     vk_block *b = vk_block_take(vk, vk->alone);
-    if (b != NULL) vk_page_link(vk->alone, page);
     lock_release(&vk->alone->lock);
-    if (b == NULL) {
-        status = ACRE_NO_MEMORY;
-        goto free_memory;
-    }
+    vk_page *page = NULL;
+    acre_status status = ACRE_NO_MEMORY;
+    if (b == NULL) goto discharge;
+    float priority = r->priority > 0 ? r->priority : vk->priorities[vk->priority_of_category[r->category]];
+    status = vk_memory_make(vk, vk->alone, type, bytes, next, priority, exceed || imported, imported, &page, why);
+    lock_acquire(&vk->alone->lock);
+    if (status == ACRE_OK)
+        vk_page_link(vk->alone, page);
+    else
+        vk_block_give(vk->alone, b);
+    lock_release(&vk->alone->lock);
+    if (status != ACRE_OK) goto discharge;
     page->exported = (r->flags & ACRE_VK_EXPORT) != 0;
     page->block_count = 1;
     b->page = page;
@@ -139,8 +141,6 @@ acre_status vk_alloc_alone(acre_vk *vk, const vk_want *want, uint32_t type, uint
     *block = b;
     return ACRE_OK;
 
-free_memory:
-    vk_memory_free(vk, page);
 discharge:
     vk_discharge(vk, r->category, heap, bytes);
     return status;
@@ -330,12 +330,14 @@ acre_status vk_alloc(acre_vk *vk, const vk_want *want, acre_vk_allocation *a)
     vk_block *b = vk_bins_pop(vk, s, bins, cls, bytes, alignment);
     if (unlikely(b == NULL)) goto leave;
     if (unlikely(!vk_shard_charge(vk, s, r->category, vk->heap_of[type], b->size, false))) {
-        (void)vk_bins_push(vk, s, b->page->pool, b);
-        goto leave;
+        vk_shard_leave(s);
+        vk_block_release(vk, b); /* the shard may hold less than it did */
+        goto miss;
     }
     s->hits++;
     vk_shard_leave(s);
     b->flags = (uint8_t)(r->flags & ACRE_VK_MAPPED); /* == BLOCK_MAPPED */
+    b->aligned_log2 = (uint16_t)bits_lowest(alignment);
     if (unlikely(b->flags && atomic_load_explicit(&b->page->mapped, memory_order_acquire) == NULL))
         return finish(vk, want, b, a);
     go_live(vk, b, r, a);
@@ -405,7 +407,8 @@ static ACRE_NOINLINE void release_full(acre_vk *vk, vk_pool *pool, vk_block *b)
 {
     vk_shard *s = vk_shard_enter(vk);
     vk_bins *bins = s->bins[pool->index];
-    uint32_t chain = bins != NULL && bins->count != 0 ? vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8, EVICTED_MAX) : 0;
+    uint32_t chain = 0;
+    if (bins != NULL && bins->count != 0) chain = vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8, EVICTED_MAX);
     bool kept = vk_bins_push(vk, s, pool, b);
     vk_shard_leave(s);
     if (!kept) {
@@ -421,9 +424,15 @@ void vk_block_release(acre_vk *vk, vk_block *b)
     if (b->flags & BLOCK_NAMED) arena_free(b->name, ACRE_GPU_NAME_MAX + 1);
     if (b->flags & BLOCK_HAS_BUFFER) vk->call.DestroyBuffer(vk->device, (VkBuffer)b->resource, vk->callbacks_or_null);
     if (b->flags & BLOCK_HAS_IMAGE) vk->call.DestroyImage(vk->device, (VkImage)b->resource, vk->callbacks_or_null);
+    bool cold = (b->flags & BLOCK_COLD) != 0;
     b->flags &= BLOCK_ALONE;
     if (b->page == NULL || (b->flags & BLOCK_ALONE)) {
         release_alone(vk, b);
+        return;
+    }
+    if (cold) {
+        b->next = 0;
+        vk_pool_give(vk, b->page->pool, b->index + 1);
         return;
     }
     uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);

@@ -4,6 +4,8 @@
  * the driver sees it, but a budget never refuses it: the memory is there already. Host pages go to the first type that
  * the driver allows for them and that the request likes; the block's CPU address is the pages' own, so nothing is
  * mapped, unless the type is not coherent: flushes go by what the driver knows as mapped. */
+#include <string.h>
+
 #include "gpu/vk_internal.h"
 
 acre_status acre_vk_export_fd(acre_vk *vk, uint64_t handle, int *fd)
@@ -20,8 +22,20 @@ acre_status acre_vk_export_fd(acre_vk *vk, uint64_t handle, int *fd)
     return vk_status(vk, vk->call.GetMemoryFdKHR(vk->device, &info, fd));
 }
 
-/* The block has its memory; the rest as for any other. */
-static acre_status finish(acre_vk *vk, vk_block *b, const acre_vk_request *r, acre_vk_allocation *allocation)
+/* Room for the request's name, made before the driver is asked. */
+static acre_status make_name(const acre_vk_request *r, char **name)
+{
+    *name = NULL;
+    if (r->name == NULL) return ACRE_OK;
+    *name = arena_alloc(ACRE_GPU_NAME_MAX + 1);
+    if (*name == NULL) return ACRE_NO_MEMORY;
+    strncpy(*name, r->name, ACRE_GPU_NAME_MAX);
+    return ACRE_OK;
+}
+
+/* The block has its memory; the rest as for any other. Takes the name. */
+static acre_status finish(acre_vk *vk, vk_block *b, const acre_vk_request *r, char *name,
+                          acre_vk_allocation *allocation)
 {
     uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed) & ~(uint32_t)BLOCK_STATE_MASK;
     acre_status status = ACRE_OK;
@@ -33,11 +47,18 @@ static acre_status finish(acre_vk *vk, vk_block *b, const acre_vk_request *r, ac
         b->flags |= BLOCK_MAPPED;
         (void)vk_page_map(vk, b->page, &status);
     }
+    if (name != NULL) {
+        b->name = name;
+        b->flags |= BLOCK_NAMED;
+    }
+    if (status != ACRE_OK) {
+        vk_discharge(vk, r->category, b->page->heap, b->size);
+        vk_block_release(vk, b);
+        return status;
+    }
     vk_describe(vk, b, state, allocation);
     atomic_store_explicit(&b->state, state, memory_order_release);
-    if (status == ACRE_OK && r->name != NULL) status = acre_vk_set_name(vk, allocation->handle, r->name);
-    if (status != ACRE_OK) (void)acre_vk_free(vk, allocation->handle);
-    return status;
+    return ACRE_OK;
 }
 
 static bool request_fits(const acre_vk *vk, const acre_vk_request *r)
@@ -58,10 +79,13 @@ acre_status acre_vk_import_fd(acre_vk *vk, int fd, VkDeviceSize bytes, uint32_t 
                                       .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT,
                                       .fd = fd};
     vk_want want = {.bytes = bytes, .buffer = buffer, .image = image, .request = request};
-    acre_gpu_shortage why = {0};
+    acre_gpu_shortage why = {.category = request->category};
     vk_block *b;
-    acre_status status = vk_alloc_alone(vk, &want, memory_type, bytes, &import, true, true, &b, &why);
-    if (status == ACRE_OK) return finish(vk, b, request, allocation);
+    char *name;
+    acre_status status = make_name(request, &name);
+    if (status == ACRE_OK) status = vk_alloc_alone(vk, &want, memory_type, bytes, &import, true, true, &b, &why);
+    if (status == ACRE_OK) return finish(vk, b, request, name, allocation);
+    arena_free(name, ACRE_GPU_NAME_MAX + 1);
     vk_shortage_note(vk, &why, status, &want, vk->heap_of[memory_type]);
     return status;
 }
@@ -92,10 +116,13 @@ acre_status acre_vk_import_host(acre_vk *vk, void *address, size_t bytes, const 
                                                .handleType = kind,
                                                .pHostPointer = address};
     vk_want want = {.bytes = bytes, .request = request};
-    acre_gpu_shortage why = {0};
+    acre_gpu_shortage why = {.category = request->category};
     vk_block *b;
-    acre_status status = vk_alloc_alone(vk, &want, type, bytes, &import, true, true, &b, &why);
+    char *name;
+    acre_status status = make_name(request, &name);
+    if (status == ACRE_OK) status = vk_alloc_alone(vk, &want, type, bytes, &import, true, true, &b, &why);
     if (status != ACRE_OK) {
+        arena_free(name, ACRE_GPU_NAME_MAX + 1);
         vk_shortage_note(vk, &why, status, &want, vk->heap_of[type]);
         return status;
     }
@@ -105,9 +132,10 @@ acre_status acre_vk_import_host(acre_vk *vk, void *address, size_t bytes, const 
     else
         (void)vk_page_map(vk, b->page, &status);
     if (status != ACRE_OK) {
+        arena_free(name, ACRE_GPU_NAME_MAX + 1);
         vk_discharge(vk, request->category, b->page->heap, b->size);
         vk_block_release(vk, b);
         return status;
     }
-    return finish(vk, b, request, allocation);
+    return finish(vk, b, request, name, allocation);
 }

@@ -47,7 +47,8 @@ typedef struct acre_vk_pool vk_pool; /* those of the program and the shared ones
     X(GetBufferMemoryRequirements2, "KHR") X(GetImageMemoryRequirements2, "KHR")                            \
     X(GetDeviceBufferMemoryRequirements, "KHR") X(GetDeviceImageMemoryRequirements, "KHR")                  \
     X(GetSemaphoreCounterValue, "KHR") X(WaitSemaphores, "KHR") X(GetMemoryFdKHR, "")                       \
-    X(GetMemoryHostPointerPropertiesEXT, "")
+    X(GetMemoryHostPointerPropertiesEXT, "") X(GetPhysicalDeviceFeatures, "") X(QueueBindSparse, "")        \
+    X(GetImageSparseMemoryRequirements, "")
 
 typedef struct vk_functions {
 #define X(name) PFN_vk##name name;
@@ -78,7 +79,9 @@ enum block_flag {
     BLOCK_NAMED = 1 << 2,
     BLOCK_HAS_BUFFER = 1 << 3, /* pending only: `resource` goes with it */
     BLOCK_HAS_IMAGE = 1 << 4,
-    BLOCK_FREE_SLOWLY = BLOCK_ALONE | BLOCK_NAMED | BLOCK_HAS_BUFFER | BLOCK_HAS_IMAGE,
+    BLOCK_FIXED = 1 << 5, /* never moved by defragmentation: the library has bound it */
+    BLOCK_COLD = 1 << 6,  /* when free, it goes back into its page and into no cache */
+    BLOCK_FREE_SLOWLY = BLOCK_ALONE | BLOCK_NAMED | BLOCK_HAS_BUFFER | BLOCK_HAS_IMAGE | BLOCK_COLD,
 };
 
 /* handle == (generation << 4 | BLOCK_LIVE) << 32 | allocator id << 24 | index
@@ -89,7 +92,7 @@ typedef struct vk_block {
     uint32_t next;          /* of its bin or of the free blocks: index + 1; 0 = the last */
     uint8_t category;
     uint8_t flags;
-    uint16_t spare;
+    uint16_t aligned_log2;  /* what was asked for: its next place needs it, too */
     struct vk_page *page;  /* NULL: no memory, a resource that waits for the GPU */
     uint64_t offset, size; /* bytes in the page; size is what is charged */
     uint64_t tag;

@@ -394,6 +394,7 @@ vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alig
     b->page = page;
     b->offset = (uint64_t)(offset - page->origin) << GRANULE_LOG2;
     b->size = (uint64_t)granules << GRANULE_LOG2;
+    b->aligned_log2 = (uint16_t)bits_lowest(alignment);
     if (unlikely(page->used == 0)) {
         empty_remove(&pool->empties, &page->empty);
         gpu_ledger_empty(&vk->ledger, pool->heap, page->bytes, false);

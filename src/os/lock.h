@@ -15,6 +15,7 @@
 
 /* Take a lock only while holding none of a later or equal rank. fork takes them all in this order. */
 enum lock_rank {
+    LOCK_RANK_GPU_STREAM, /* one ring's frames; may be held during a driver call, as no hit needs it */
     LOCK_RANK_GPU,        /* one pool of GPU memory; never held during a driver call */
     LOCK_RANK_GPU_RETIRE, /* blocks that wait for the GPU */
     LOCK_RANK_INIT,       /* one-time set-up of the process heap */

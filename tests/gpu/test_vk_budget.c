@@ -83,6 +83,35 @@ static void a_table_of_categories_that_makes_no_sense_is_refused(void **state)
     assert_int_equal(fake_vk_destroy(gpu), 0);
 }
 
+/* A freed block waits in a cache; the category may not have it; the cache may hold less than it does by now. */
+static void a_freed_block_that_a_budget_keeps_back_is_not_lost(void **state)
+{
+    (void)state;
+    const acre_gpu_category rows[] = {{.name = "small"}, {.name = "large"}};
+    world_open(NULL, &(acre_vk_options){.categories = rows, .category_count = 2, .shards = 1});
+    enum { COUNT = 2000 };
+    static acre_vk_allocation a[COUNT];
+    acre_vk_request small = {.category = 0}, large = {.category = 1};
+    acre_vk_allocation big = take(900 * MIB, &large), b;
+    for (int i = 0; i < COUNT; i++) a[i] = take(8192, &small);
+    w.now_ms += 200;
+    acre_vk_collect(w.vk);
+    for (int i = 0; i < COUNT; i++) OK(acre_vk_free(w.vk, a[i].handle));
+    assert_true(all_stats().cached_bytes > MIB);
+    OK(acre_vk_free(w.vk, big.handle));
+    for (int i = 0; i < 3; i++) {
+        w.now_ms += 101;
+        acre_vk_collect(w.vk);
+        OK(acre_vk_set_category_budget(w.vk, 0, 4096));
+        for (int k = 0; k < 50; k++) REFUSED(ACRE_OVER_BUDGET, try_take(8192, &small, &b));
+        world_check();
+        OK(acre_vk_set_category_budget(w.vk, 0, 0));
+    }
+    b = take(8192, &small);
+    OK(acre_vk_free(w.vk, b.handle));
+    world_close(0);
+}
+
 /* --- budgets of heaps --------------------------------------------------------------------------------------------- */
 
 static void a_heap_at_its_budget_fails_goes_elsewhere_or_exceeds(void **state)
@@ -541,6 +570,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(a_category_at_its_budget_fails_or_exceeds_as_it_says),
+        WORLD_TEST(a_freed_block_that_a_budget_keeps_back_is_not_lost),
         WORLD_TEST(a_table_of_categories_that_makes_no_sense_is_refused),
         WORLD_TEST(a_heap_at_its_budget_fails_goes_elsewhere_or_exceeds),
         WORLD_TEST(the_drivers_budget_is_followed_as_it_moves),

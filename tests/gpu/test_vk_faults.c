@@ -4,7 +4,8 @@
  *
  * What must hold each time: a call that fails says so with the status that belongs to the driver's result and with that
  * result; it has changed nothing; what lives keeps its contents; nothing leaks, nothing dangles, which the fake's
- * checker sees; every structure is in order; and afterwards the allocator works. */
+ * checker sees; every structure is in order; and afterwards the allocator works. And none of these calls is made under
+ * a lock that a hit needs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 #include <cmocka.h>
 
 #include "fake_os.h"
+#include "gpu/vk_internal.h"
 #include "page/arena.h"
 #include "vk_world.h"
 
@@ -298,6 +300,20 @@ static void script_aliases(void)
     assert_int_equal(fake_vk_live_resources(w.gpu), resources);
 }
 
+/* One thread runs here, so a lock that is held during a driver call is held by who makes it. */
+static struct { uint64_t calls, under_lock; const char *first; } watch;
+static void watch_locks(void *context, fake_vk_call call)
+{
+    acre_vk *vk = context;
+    bool held = atomic_load(&vk->retire.lock.word) != 0;
+    for (uint32_t i = 0; i <= vk->shard_mask; i++) held |= atomic_load(&vk->shards[i].busy) != 0;
+    for (uint32_t i = 0; i < vk->pool_slots; i++)
+        held |= vk->pools[i] != NULL && atomic_load(&vk->pools[i]->lock.word) != 0;
+    held |= atomic_load(&vk->alone->lock.word) != 0 || atomic_load(&vk->timeline_lock.word) != 0;
+    watch.calls++;
+    if (held && watch.under_lock++ == 0) watch.first = fake_vk_call_name(call);
+}
+
 /* One life, whose n-th call fails; 0: none does. True: something failed. */
 static bool live(fault_mode mode, uint32_t version, uint64_t n, VkResult result, bool onwards)
 {
@@ -312,6 +328,7 @@ static bool live(fault_mode mode, uint32_t version, uint64_t n, VkResult result,
     VkSemaphore semaphore = new_timeline(0);
     VkFence fence = new_fence();
     uint64_t value = 0;
+    if (mode == DRIVER_FAULTS) fake_vk_set_hook(w.gpu, watch_locks, w.vk);
     if (mode == DRIVER_FAULTS)
         fake_vk_fail(w.gpu, FAKE_VK_ANY, n, result, onwards);
     else
@@ -350,6 +367,8 @@ static bool live(fault_mode mode, uint32_t version, uint64_t n, VkResult result,
     end_fence(fence);
     end_timeline(semaphore);
     assert_int_equal(fake_vk_live_resources(w.gpu), 0);
+    fake_vk_set_hook(w.gpu, NULL, NULL);
+    if (watch.under_lock != 0) fail_msg("%s was called under a lock that a hit needs", watch.first);
     acre_vk_trim(w.vk, 0);
     assert_int_equal(all_stats().total.held_bytes, 0);
     world_close(0);
@@ -372,6 +391,7 @@ static void a_life_without_failures_refuses_nothing(void **state)
         assert_false(live(DRIVER_FAULTS, versions[v], 0, VK_SUCCESS, false));
         assert_int_equal(f.refused, 0);
     }
+    assert_true(watch.calls > 200);
 }
 
 static void every_driver_call_may_fail_with(VkResult result)
@@ -415,8 +435,8 @@ static void every_driver_call_may_fail_for_no_known_reason(void **state)
     every_driver_call_may_fail_with(VK_ERROR_UNKNOWN);
 }
 
-/* Takes what the arena has at hand, and more until it has `left` bytes of its last commit, so that a life has to ask the
- * system, sooner or later. */
+/* Takes what the arena has at hand, and more until it has `left` bytes of its last commit, so that a life has to ask
+ * the system, sooner or later. */
 enum { ARENA_STEP_BYTES = 256 << 10 };
 static struct hoard { struct hoard *next; size_t bytes; } *hoard;
 static size_t take_hoard(size_t bytes)
@@ -446,10 +466,6 @@ static void give_hoard_back(void)
     }
 }
 
-/* Fails on 473f8e6, in script_pools: (1) vk_pool_take answers NULL when there is no record for the block, which
- * vk_pool_grow takes for a lack of room, so every such request takes one page more from the driver; (2) remove_page needs memory
- * (vk_gone), so acre_vk_pool_destroy ends with pages in the pool, and its slot goes to the next pool of whatever memory
- * type with them. Fix: (1) tell the two apart; (2) let the vk_page itself be the record of what is gone. */
 static void the_system_may_have_no_memory_at_any_time(void **state)
 {
     (void)state;

@@ -275,10 +275,8 @@ static void *collect_once(void *argument)
     return NULL;
 }
 
-/* Fails on 1e834c4: a poll asks the driver without a lock, so another thread may still be about to ask of a semaphore
- * whose last block was collected and which the program therefore destroyed. Fix: count who is asking in vk_timeline
- * (look_up … the driver's answer) and let collect, wait, drain and fence_passed return only when nobody asks about a
- * timeline that has nothing waiting any more. */
+/* A poll asks the driver without a lock: another thread may be about to ask of a semaphore whose last block is
+ * collected here. Whoever collects it waits for that thread. */
 static void a_semaphore_may_go_once_its_blocks_were_collected(void **state)
 {
     (void)state;

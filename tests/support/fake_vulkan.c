@@ -254,6 +254,13 @@ void fake_vk_forgive(fake_vk *gpu)
     pthread_mutex_unlock(&gpu->lock);
 }
 
+void fake_vk_set_quiet(fake_vk *gpu, bool quiet)
+{
+    pthread_mutex_lock(&gpu->lock);
+    gpu->options.quiet = quiet;
+    pthread_mutex_unlock(&gpu->lock);
+}
+
 static uint64_t live_of(fake_vk *gpu, fake_kind first, fake_kind last)
 {
     pthread_mutex_lock(&gpu->lock);

@@ -168,6 +168,8 @@ uint64_t fake_vk_wrongs(fake_vk *gpu, fake_vk_wrong wrong);
 const char *fake_vk_first_wrong(fake_vk *gpu);
 /* Starts to count anew. */
 void fake_vk_forgive(fake_vk *gpu);
+/* As options.quiet, from now on: for what a test plants. */
+void fake_vk_set_quiet(fake_vk *gpu, bool quiet);
 /* Objects alive: memory, buffers, images, fences, semaphores and claims. */
 uint64_t fake_vk_live(fake_vk *gpu);
 uint64_t fake_vk_live_memories(fake_vk *gpu);
