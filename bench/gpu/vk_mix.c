@@ -9,9 +9,9 @@
  *   textures   up to 512 MiB of images with all their mips, sides of 32 to 2048. Each frame, eight come and old ones go
  *              to make room; what sizes come changes every 250 frames; sixteen small buffers live for one frame. 2,500
  *              frames. Phase change: the oldest go until a tenth of the bytes is left.
- *   levels     160 buffers and 8 images come for good; then six times 5,000 buffers and 120 images come, all mixed,
- *              3,000 buffers are replaced, and all of the level go, in no order. Each level has a mix of sizes of its
- *              own. Phase change: the last level has gone.
+ *   levels     160 buffers and 8 images come for good (two threads wait for each other here); then six times 5,000
+ *              buffers and 120 images come, all mixed, 3,000 buffers are replaced, and all of the level go, in no order.
+ *              Each level has a mix of sizes of its own. Phase change: the last level has gone.
  *
  * Two threads share the work, each with blocks of its own, in one allocator. Requirements are the driver's, asked for
  * before; nothing is bound, and no byte is touched but the first eight of mapped buffers, which are checked when they
@@ -198,7 +198,8 @@ typedef struct worker {
     uint32_t count, sample_count, stay, born;
     held_block *blocks;
     uint32_t *samples;
-    pthread_barrier_t *barrier;
+    pthread_barrier_t *barrier; /* of the workers and who measures */
+    pthread_barrier_t *loaded;  /* of the workers */
 } worker;
 
 static void take(worker *w, vk_subject_kind kind, const VkMemoryRequirements *requirements)
@@ -305,6 +306,7 @@ static void mix_levels(worker *w)
     while (w->count < scaled(w, 160) && w->failures == 0) take_buffer(w, 60);
     for (uint32_t i = 0; i < scaled(w, 8); i++) take(w, VK_SUBJECT_IMAGE, &images[6 + below(&w->random, 4)]);
     uint32_t for_good = w->count;
+    pthread_barrier_wait(w->loaded); /* both threads have theirs */
     for (uint32_t level = 0; level < 6; level++) {
         uint32_t uniform_percent = 40 + level * 10, first = level * 7 % (SIDES - 5);
         for (uint32_t i = 0; i < buffers && w->failures == 0; i++) {
@@ -379,8 +381,9 @@ static bool measure(const vk_subject *subject, const vk_subject_device *device, 
     static worker workers[THREADS_MAX];
     static uint32_t *all;
     if (all == NULL) all = malloc(sizeof *all * SAMPLES_MAX * THREADS_MAX);
-    pthread_barrier_t barrier;
+    pthread_barrier_t barrier, loaded;
     pthread_barrier_init(&barrier, NULL, (unsigned)threads + 1);
+    pthread_barrier_init(&loaded, NULL, (unsigned)threads);
     counted_reset();
     void *self = subject->create(device);
     if (self == NULL) return false;
@@ -391,7 +394,7 @@ static bool measure(const vk_subject *subject, const vk_subject_device *device, 
         uint32_t *samples = w->samples != NULL ? w->samples : malloc(sizeof *samples * SAMPLES_MAX);
         *w = (worker){.subject = subject, .self = self, .mix = mix, .threads = threads, .number = t, .scale = scale,
                       .random = 88172645463325252u + (uint64_t)t * 0x9E3779B97F4A7C15u, .blocks = blocks,
-                      .samples = samples, .barrier = &barrier};
+                      .samples = samples, .barrier = &barrier, .loaded = &loaded};
         if (blocks == NULL || samples == NULL || pthread_create(&ids[t], NULL, work, w) != 0) abort();
     }
     pthread_barrier_wait(&barrier);
@@ -402,6 +405,7 @@ static bool measure(const vk_subject *subject, const vk_subject_device *device, 
     *out = (figures){0};
     for (int t = 0; t < threads; t++) pthread_join(ids[t], NULL);
     pthread_barrier_destroy(&barrier);
+    pthread_barrier_destroy(&loaded);
     vk_count after = counted_read();
     uint64_t begin = now_ns();
     while (now_ns() - begin < 1100000000u) {
