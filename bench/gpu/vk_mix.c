@@ -10,8 +10,8 @@
  *              to make room; what sizes come changes every 250 frames; sixteen small buffers live for one frame. 2,500
  *              frames. Phase change: the oldest go until a tenth of the bytes is left.
  *   levels     160 buffers and 8 images come for good (two threads wait for each other here); then six times 5,000
- *              buffers and 120 images come, all mixed, 3,000 buffers are replaced, and the whole level goes, in no order.
- *              Each level has a mix of sizes of its own. Phase change: the last level has gone.
+ *              buffers and 120 images come, all mixed, 3,000 buffers are replaced, and the whole level goes, in no
+ *              order. Each level has a mix of sizes of its own. Phase change: the last level has gone.
  *
  * Two threads share the work, each with blocks of its own, in one allocator. Requirements are the driver's, asked for
  * before; nothing is bound, and no byte is touched but the first eight of mapped buffers, which are checked when they
