@@ -58,16 +58,24 @@ enum { MIX_BUFFERS, MIX_TEXTURES, MIX_LEVELS, MIXES };
 
 /* --- acre --------------------------------------------------------------------------------------------------------- */
 
-static void *acre_create(const vk_subject_device *device)
+static void *create_acre(const vk_subject_device *device, uint64_t page_bytes_min, uint64_t page_bytes_max)
 {
     acre_vk_options options = {.instance = device->instance,
                                .physical_device = device->physical_device,
                                .device = device->device,
                                .get_instance_proc_addr = device->get_instance,
                                .get_device_proc_addr = device->get_device,
-                               .api_version = device->api_version};
+                               .api_version = device->api_version,
+                               .page_bytes_min = page_bytes_min,
+                               .page_bytes_max = page_bytes_max};
     acre_vk *vk;
     return acre_vk_create(&options, &vk) == ACRE_OK ? vk : NULL;
+}
+
+static void *acre_create(const vk_subject_device *device) { return create_acre(device, 0, 0); }
+static void *acre_create_large(const vk_subject_device *device)
+{
+    return create_acre(device, (uint64_t)32 << 20, (uint64_t)128 << 20);
 }
 
 static void acre_destroy(void *self)
@@ -98,6 +106,8 @@ static void acre_free(void *self, uint64_t handle)
 static void acre_frame(void *self) { (void)acre_vk_collect(self); }
 
 static const vk_subject acre_subject = {"acre", acre_create, acre_destroy, acre_alloc, acre_free, acre_frame};
+static const vk_subject acre_large_subject = {"acre, pages of 32 to 128 MiB", acre_create_large, acre_destroy,
+                                              acre_alloc, acre_free, acre_frame};
 
 /* --- numbers ------------------------------------------------------------------------------------------------------ */
 
@@ -569,8 +579,8 @@ int main(int argc, char **argv)
     calibrate();
     vk_subject_device device = counted_open(&device_name);
     make_menu();
-    entry entries[SUBJECTS_MAX] = {{&acre_subject, "acre"}};
-    int count = load_peers(entries, 1);
+    entry entries[SUBJECTS_MAX] = {{&acre_subject, "acre"}, {&acre_large_subject, "acre-32"}};
+    int count = load_peers(entries, 2);
     printf("%s, %d rounds, scale %g, two looks at the clock: %.1f ns\n", device_name, rounds, scale, pair_overhead_ns);
     for (int s = 0; s < count; s++) {
         bool sound = is_sound(entries[s].subject, &device);
