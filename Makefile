@@ -49,7 +49,7 @@ bench: build ## acre against its peers (bench/README.md; ARGS=--quick for a look
 bench-docs: build ## the same, and the figures and the picture go into docs/
 	@bench/run.sh --docs $(ARGS)
 
-bench-gpu: needs-bench-gpu build ## Vulkan memory and the offset core, with the peers that are named (docs/benchmarks-gpu.md)
+bench-gpu: needs-bench-gpu build ## Vulkan memory and the offset core, beside named peers (docs/benchmarks-gpu.md)
 	@bench/gpu/run.sh $(ARGS)
 
 example-textures: needs-build ## a flight over streamed textures through a fixed budget, on Vulkan; frames and chart
@@ -77,6 +77,3 @@ needs-build:
 
 needs-test:
 	@tools/ensure.sh $(NEEDS_TEST)
-
-needs-bench-gpu:
-	@tools/ensure.sh $(NEEDS_BUILD) /usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers

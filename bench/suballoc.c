@@ -44,7 +44,7 @@ static uint64_t ticks(void)
 enum {
     SIZES = 1 << 14,
     LIVE_MAX = 1 << 18,
-    BUCKETS = 1 << 16, /* of one tick each; the last takes all that is slower */
+    BUCKETS = 1 << 19, /* of one tick each; the last takes all that is slower */
     FILL_RUNS = 8,
     SUBJECTS_MAX = 8,
     ROUNDS_MAX = 64,

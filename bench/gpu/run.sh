@@ -10,6 +10,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
+tools/ensure.sh /usr/share/vulkan/icd.d/lvp_icd.x86_64.json:mesa-vulkan-drivers
 rounds=5 scale=1 operations=4000000
 if [ "${1:-}" = --quick ]; then
     rounds=1 scale=0.2 operations=400000
