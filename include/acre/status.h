@@ -27,7 +27,7 @@ extern "C" {
     X(NOT_SUPPORTED, "the platform or the provider cannot do this")                        \
     X(WRONG_THREAD, "the heap belongs to another thread")                                  \
     X(BUSY, "the object is still in use")                                                  \
-    X(SYSTEM, "a system call failed; errno says why")
+    X(SYSTEM, "a call of the system or of a driver failed; errno or the driver's result says why")
 
 typedef enum acre_status {
 #define X(name, text) ACRE_##name,

@@ -24,7 +24,18 @@
 static inline unsigned bits_lowest(uint64_t x) { return (unsigned)__builtin_ctzll(x); }
 /* x != 0 */
 static inline unsigned bits_highest(uint64_t x) { return 63u - (unsigned)__builtin_clzll(x); }
-static inline unsigned bits_count(uint64_t x) { return (unsigned)__builtin_popcountll(x); }
+/* Without an instruction for it the compiler would call its library; sums of 2, 4, 8 bits, then of all bytes. */
+static inline unsigned bits_count(uint64_t x)
+{
+#ifdef __POPCNT__
+    return (unsigned)__builtin_popcountll(x);
+#else
+    x -= x >> 1 & 0x5555555555555555;
+    x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F;
+    return (unsigned)(x * 0x0101010101010101 >> 56);
+#endif
+}
 /* A word whose lowest n bits are set, 0 <= n <= 64. */
 static inline uint64_t bits_mask(unsigned n) { return n >= 64 ? ~(uint64_t)0 : (((uint64_t)1 << n) - 1); }
 
