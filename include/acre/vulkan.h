@@ -77,17 +77,16 @@ typedef struct acre_vk_options {
     uint32_t category_count;
     uint64_t heap_budgets[VK_MAX_MEMORY_HEAPS];           /* held at most of each heap; 0 = what the driver says with
                                                            * VK_EXT_memory_budget, else 80% of the heap */
-    uint64_t page_bytes_min;                              /* the first page; 0 = 4 MiB for small blocks, 16 MiB for
-                                                           * those over 16 KiB, at most 1/32 of the heap */
-    uint64_t page_bytes_max;                              /* later ones grow up to it; 0 = 32 and 64 MiB, or 1/8 of
-                                                           * what is held up to 256 MiB, at most 1/8 of the heap */
+    uint64_t page_bytes_min;                              /* the first page; 0 = 16 MiB, at most 1/32 of the heap */
+    uint64_t page_bytes_max;                              /* later ones are as large as all before, up to it; 0 = 128
+                                                           * MiB, from 2 GiB held on 256; at most 1/8 of the heap */
     uint64_t empty_bytes_max;                             /* kept empty at most, per memory type; 0 = any,
                                                            * 1 = none */
     uint32_t empty_live_percent;                          /* … and in percent of what is live, once it is a tenth of
                                                            * empty_delay_ms old; 0 = 50 */
     uint32_t empty_delay_ms;                              /* kept for so long; 0 = 1000, UINT32_MAX = never by age */
     uint64_t cache_bytes_max;                             /* freed blocks that are kept as they are, per shard;
-                                                           * 0 = 1/8 of live, 256 KiB … 32 MiB; 1 = none */
+                                                           * 0 = 1/4 of live, 256 KiB … 128 MiB; 1 = none */
     uint32_t shards;                                      /* hit paths side by side; 0 = 8; a power of two <= 64 */
     uint64_t (*now_ms)(void *context);                    /* a clock that never goes back; NULL = the system's */
     void *now_context;

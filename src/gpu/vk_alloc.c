@@ -402,14 +402,18 @@ static void release_alone(acre_vk *vk, vk_block *b)
     if (page != NULL) vk_memory_free(vk, page);
 }
 
-/* The shard is full: some of it makes room. */
+/* The shard is full: if no more is live than when its bound was set, some of it makes room. */
 static ACRE_NOINLINE void release_full(acre_vk *vk, vk_pool *pool, vk_block *b)
 {
     vk_shard *s = vk_shard_enter(vk);
     vk_bins *bins = s->bins[pool->index];
     uint32_t chain = 0;
-    if (bins != NULL && bins->count != 0) chain = vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8, EVICTED_MAX);
+    if (vk->cache_by_use) s->cached_bytes_max = vk_cached_bytes_max(vk);
     bool kept = vk_bins_push(vk, s, pool, b);
+    if (!kept && bins != NULL && bins->count != 0) {
+        chain = vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8, EVICTED_MAX);
+        kept = vk_bins_push(vk, s, pool, b);
+    }
     vk_shard_leave(s);
     if (!kept) {
         b->next = chain;

@@ -420,6 +420,8 @@ void vk_block_give(vk_pool *pool, vk_block *block);
 /* Gives empties back as the policy says, or until `over` bytes went. Returns the bytes. Driver calls. */
 uint64_t vk_pool_shrink(acre_vk *vk, vk_pool *pool, const empty_policy *policy, uint64_t over);
 uint64_t vk_heap_shrink(acre_vk *vk, uint32_t heap, uint64_t over);
+/* What a shard may keep, by what is live now; for cache_by_use. */
+uint64_t vk_cached_bytes_max(const acre_vk *vk);
 /* What is due by the clock, in this order: old caches, old empties, budgets. */
 void vk_maintain(acre_vk *vk, bool now);
 /* Looks at the clock every 16th time. */

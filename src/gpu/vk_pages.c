@@ -1,8 +1,8 @@
 /* vk_pages: device memory by the page: taking it from the driver, cutting blocks from it, keeping it while it is empty.
  *
  * All pages of a pool share one coalescing core, so that best fit is best over all of them and an empty page, being the
- * largest hole, is broken last. Pages grow with use: half of what the pool holds, between two bounds, or just what a
- * large block needs; where budget or driver refuse, half and half again. A page that goes leaves its range of the core
+ * largest hole, is broken last. Pages grow with use: as much as the pool holds, between two bounds, or just what a large
+ * block needs; where budget or driver refuse, half and half again. A page that goes leaves its range of the core
  * behind as a used node, for the next page of that size.
  *
  * Taking memory: the ledger first, then the driver; if either refuses, what could be freed is freed (blocks in caches,
@@ -16,16 +16,14 @@ enum {
     BUDGET_MS = 100,
     NAMED_ALIGN_MIN = 1024,
     NODES_OF_A_BLOCK = 2, /* that coalesce_alloc may need */
-    CACHED_PART = 8, /* of live bytes, in each shard */
+    CACHED_PART = 4, /* of live bytes, in each shard */
+    CAPACITY_LATER = 1 << 24, /* granules that a core's table is laid out for: 1 GiB; it may become more */
 };
 #define CACHED_BYTES_MIN (256 * KIB)
-#define CACHED_BYTES_MAX (32 * MIB)
+#define CACHED_BYTES_MAX (128 * MIB)
 #define PAGE_STEP ((uint64_t)64 << 10)
-/* Side by side with an allocator that starts at 32 MiB and doubles, these hold less at every peak. */
-#define SMALL_PAGE_BYTES_MIN (4 * MIB)
-#define SMALL_PAGE_BYTES_MAX (32 * MIB)
-#define LARGE_PAGE_BYTES_MIN (16 * MIB)
-#define LARGE_PAGE_BYTES_MAX (64 * MIB)
+#define FIRST_PAGE_BYTES (16 * MIB)
+#define LATER_PAGE_BYTES (128 * MIB)
 #define PAGE_BYTES_MAX (256 * MIB)
 
 /* --- driver memory ---------------------------------------------------------------------------------------------- */
@@ -203,6 +201,7 @@ static bool start(vk_pool *pool, uint64_t alignment)
     coalesce_options options = {.memory = {NULL, core_grow, core_release}, .node_count = 64};
     if (alignment >= NAMED_ALIGN_MIN) options.extra_align_log2[0] = (uint8_t)(bits_lowest(alignment) - GRANULE_LOG2);
     options.exact_sizes = 4096;
+    options.capacity_later = CAPACITY_LATER;
     pool->even_log2 = UNIT_LOG2;
     pool->started = coalesce_init(&pool->core, &options);
     return pool->started;
@@ -428,17 +427,17 @@ void vk_pool_give(acre_vk *vk, vk_pool *pool, uint32_t chain)
 
 /* --- growing ---------------------------------------------------------------------------------------------------- */
 
-/* From `least` on, half of what the pool holds, up to `most`; who holds very much gets an eighth of it at once. */
+/* A page is as large as all before it together, from `least` up to `most`: few calls, and of what was asked for last
+ * at most half is too much. Who holds very much gets a sixteenth of it at once. */
 static void page_bounds(const acre_vk *vk, const vk_pool *pool, uint64_t *least, uint64_t *most)
 {
-    bool small = pool->group == GROUP_SMALL && !pool->own;
     uint64_t eighth = vk->memory.memoryHeaps[pool->heap].size / 8;
     uint64_t by_heap = eighth < PAGE_STEP ? PAGE_STEP : (uint64_t)1 << bits_highest(eighth);
-    uint64_t wanted_most = small ? SMALL_PAGE_BYTES_MAX : LARGE_PAGE_BYTES_MAX;
-    while (wanted_most <= pool->bytes / 16 && wanted_most < PAGE_BYTES_MAX) wanted_most *= 2;
-    uint64_t wanted_least = small ? SMALL_PAGE_BYTES_MIN : LARGE_PAGE_BYTES_MIN;
-    *most = vk->page_bytes_max != 0 ? vk->page_bytes_max : wanted_most < by_heap ? wanted_most : by_heap;
-    *least = vk->page_bytes_min != 0 ? vk->page_bytes_min : wanted_least < by_heap / 4 ? wanted_least : by_heap / 4;
+    uint64_t wanted = LATER_PAGE_BYTES;
+    while (wanted <= pool->bytes / 16 && wanted < PAGE_BYTES_MAX) wanted *= 2;
+    *most = vk->page_bytes_max != 0 ? vk->page_bytes_max : wanted < by_heap ? wanted : by_heap;
+    *least = vk->page_bytes_min != 0 ? vk->page_bytes_min
+             : FIRST_PAGE_BYTES < by_heap / 4 ? FIRST_PAGE_BYTES : by_heap / 4;
     if (*least > *most) *least = *most;
     if (*least < PAGE_STEP) *least = PAGE_STEP;
     if (*most < *least) *most = *least;
@@ -447,7 +446,7 @@ static void page_bounds(const acre_vk *vk, const vk_pool *pool, uint64_t *least,
 static uint64_t next_page_bytes(const acre_vk *vk, const vk_pool *pool, uint64_t bytes)
 {
     if (pool->page_bytes != 0) return pool->page_bytes;
-    uint64_t least, most, wanted = pool->bytes / 2;
+    uint64_t least, most, wanted = pool->bytes;
     page_bounds(vk, pool, &least, &most);
     wanted = wanted < least ? least : wanted > most ? most : (uint64_t)1 << bits_highest(wanted);
     return align_up(wanted < bytes ? bytes : wanted, PAGE_STEP);
@@ -549,6 +548,15 @@ uint64_t vk_heap_shrink(acre_vk *vk, uint32_t heap, uint64_t over)
     return given;
 }
 
+uint64_t vk_cached_bytes_max(const acre_vk *vk)
+{
+    uint64_t live = 0;
+    for (uint32_t h = 0; h < vk->heap_count; h++)
+        live += atomic_load_explicit(&vk->ledger.heaps[h].live, memory_order_relaxed);
+    uint64_t most = live / CACHED_PART;
+    return most < CACHED_BYTES_MIN ? CACHED_BYTES_MIN : most > CACHED_BYTES_MAX ? CACHED_BYTES_MAX : most;
+}
+
 void vk_maintain(acre_vk *vk, bool now)
 {
     uint64_t ms = vk_now(vk), last = atomic_load_explicit(&vk->maintained_ms, memory_order_relaxed);
@@ -557,11 +565,7 @@ void vk_maintain(acre_vk *vk, bool now)
                                           &vk->maintained_ms, &last, ms, memory_order_relaxed, memory_order_relaxed);
     if (due) (void)vk_flush(vk, NULL, true);
     if (due && vk->cache_by_use) {
-        uint64_t live = 0;
-        for (uint32_t h = 0; h < vk->heap_count; h++)
-            live += atomic_load_explicit(&vk->ledger.heaps[h].live, memory_order_relaxed);
-        uint64_t most = live / CACHED_PART;
-        most = most < CACHED_BYTES_MIN ? CACHED_BYTES_MIN : most > CACHED_BYTES_MAX ? CACHED_BYTES_MAX : most;
+        uint64_t most = vk_cached_bytes_max(vk);
         for (uint32_t i = 0; i <= vk->shard_mask; i++) {
             vk_shard *s = vk_shard_enter_number(vk, i);
             s->cached_bytes_max = most;

@@ -489,7 +489,7 @@ static void empty_memory_can_be_bounded_refused_and_trimmed(void **state)
     world_close(0);
 
     world_open(NULL, &(acre_vk_options){.empty_bytes_max = 64 * MIB, .empty_delay_ms = UINT32_MAX,
-                                        .empty_live_percent = 1000000});
+                                        .empty_live_percent = 1000000, .page_bytes_max = 32 * MIB});
     acre_vk_allocation b[40];
     for (int i = 0; i < 40; i++) b[i] = take(5 * MIB, NULL);
     for (int i = 0; i < 40; i++) OK(acre_vk_free(w.vk, b[i].handle));
