@@ -175,11 +175,11 @@ static void *churn_or_look(void *argument)
 }
 
 /* Fails under the thread sanitizer on 8348353, as test_vk_stream_defrag does: read_block (vk_report.c) reads plain
- * fields that vk_pool_take and go_live write, and looks at the state only afterwards. What it follows meanwhile may be gone:
- * page->pool of a vk_page that went back to the arena, and b->name, which destroy_*_after replaces by a resource's
- * handle (the union): a memcpy from a number. Fix: fields of vk_block that walks read are loaded and stored relaxed and atomic;
- * vk_page records stay vk_page records (a list of their own, not the arena); name and resource are not a union, or a
- * name is copied only after the state was seen to be unchanged and under the lock that gives names back. */
+ * fields that vk_pool_take and go_live write, and looks at the state only afterwards. What it follows meanwhile may be
+ * gone: page->pool of a vk_page that went back to the arena, and b->name, which destroy_*_after replaces by a handle
+ * (the union): a memcpy from a number. Fix: fields of vk_block that walks read are loaded and stored relaxed and
+ * atomic; vk_page records stay such (a list of their own, not the arena); name and resource are no union, or a name
+ * is copied only under the lock that gives names back. */
 static void blocks_can_be_looked_at_while_they_come_and_go(void **state)
 {
     (void)state;
