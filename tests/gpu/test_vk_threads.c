@@ -215,12 +215,8 @@ static void *name_and_end(void *argument)
     return NULL;
 }
 
-/* Crashes on 8348353 in read_block (vk_report.c), called by acre_vk_walk: it reads fields that others write, follows
- * them, and looks at the state only afterwards. What it follows may be gone: vk_page records went back to the arena and
- * are something else by now, or `page` is NULL at the second look; b->name is a resource's handle since
- * destroy_buffer_after (the union), and memcpy reads from that number. Fix: load `page` once; fields of vk_block that
- * walks read are loaded and stored relaxed and atomic; vk_page records stay such (a list of their own, not the arena);
- * name and resource are no union, or a name is copied only under the lock that gives names back. */
+/* A walk follows a block to its page and to its name while the block ends, its page is given back and a resource's
+ * handle takes the place of the name. */
 static void a_walk_survives_whatever_ends_meanwhile(void **state)
 {
     (void)state;
