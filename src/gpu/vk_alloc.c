@@ -420,13 +420,15 @@ static void release_alone(acre_vk *vk, vk_block *b)
     if (page != NULL) vk_memory_free(vk, page);
 }
 
-/* The shard is full: if no more is live than when its bound was set, some of it makes room. */
+/* The shard is full: if no more is live than when its bound was set, some of it makes room. The bound rises at once and
+ * falls with the clock (vk_maintain), so what one level leaves is there for the next. */
 static ACRE_NOINLINE void release_full(acre_vk *vk, vk_pool *pool, vk_block *b)
 {
     vk_shard *s = vk_shard_enter(vk);
     vk_bins *bins = s->bins[pool->index];
     uint32_t chain = 0;
-    if (vk->cache_by_use) s->cached_bytes_max = vk_cached_bytes_max(vk);
+    uint64_t most = vk->cache_by_use ? vk_cached_bytes_max(vk) : 0;
+    if (most > s->cached_bytes_max) s->cached_bytes_max = most;
     bool kept = vk_bins_push(vk, s, pool, b);
     if (!kept && bins != NULL && bins->count != 0) {
         chain = vk_bins_evict(vk, s, bins, s->cached_bytes_max / 8, EVICTED_MAX);

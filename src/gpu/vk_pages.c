@@ -1,8 +1,8 @@
 /* vk_pages: device memory by the page: taking it from the driver, cutting blocks from it, keeping it while it is empty.
  *
  * All pages of a pool share one coalescing core, so that best fit is best over all of them and an empty page, being the
- * largest hole, is broken last. Pages grow with use: as much as the pool holds, between two bounds, or just what a large
- * block needs; where budget or driver refuse, half and half again. A page that goes leaves its range of the core
+ * largest hole, is broken last. Pages grow with use: as much as the pool holds, between two bounds, or just what a
+ * large block needs; where budget or driver refuse, half and half again. A page that goes leaves its range of the core
  * behind as a used node, for the next page of that size.
  *
  * Taking memory: the ledger first, then the driver; if either refuses, what could be freed is freed (blocks in caches,
