@@ -16,10 +16,10 @@
  *   core   [page 0      ][gap][page 1 ][gap][gone: used][gap][page 3            ]
  *           ^ origin = unit 0  ^ unit 2      ^ unit 4         ^ unit 6
  *
- * Looking: a walk copies blocks that others free and allocate meanwhile, and no hit pays for it. A block's state word is
- * its sequence number. Fields change while the block is neither LIVE nor PENDING, and each of these begins with a new
- * generation; so what was copied between two looks that find the same word is of one moment. From live to pending the
- * generation stays, but not the word. What changes within one word (a swap, a free_after that finds no memory) lies
+ * Looking: a walk copies blocks that others free and allocate meanwhile, and no hit pays for it. A block's state word
+ * is its sequence number. Fields change while the block is neither LIVE nor PENDING, and each of these begins with a
+ * new generation; so what was copied between two looks that find the same word is of one moment. From live to pending
+ * the generation stays, but not the word. What changes within one word (a swap, a free_after that finds no memory) lies
  * between changes_begun and changes_ended of the allocator, and who finds them unequal copies again. For this, fields
  * that walks read are stored with release (VK_SET) and copied with acquire (VK_SEEN): who copies a new value sees the
  * new word, too. On x86-64 both are plain moves. The owner of a block reads it as any memory.
