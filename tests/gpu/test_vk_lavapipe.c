@@ -409,7 +409,7 @@ static void level_after_level_asks_the_driver_only_once(void **state)
     }
     assert_int_equal(before.total.driver_calls, after.total.driver_calls);
     assert_int_equal(after.total.live_bytes, 0);
-    assert_true(after.total.empty_bytes + after.cached_bytes > 0); /* kept for the next level, in one way or the other */
+    assert_true(after.total.empty_bytes + after.cached_bytes > 0); /* kept for the next level */
     assert_true(acre_vk_trim(v.vk, 0) > 0);
     OK(acre_vk_get_stats(v.vk, &after));
     assert_int_equal(after.total.held_bytes, 0);
