@@ -155,7 +155,7 @@ typedef struct acre_vk_allocation {
     void *mapped;        /* with ACRE_VK_MAPPED and of imported host memory: the CPU's address of offset; else NULL */
     uint64_t handle;     /* never 0 */
     uint32_t memory_type;
-    bool dedicated;
+    bool dedicated; /* memory that is in no pool, or imported; a block that fills a page of a pool is not */
 } acre_vk_allocation;
 
 /* The memory type that the request would go to first. The request may be NULL: all defaults. NOT_SUPPORTED: no type

@@ -52,16 +52,16 @@ void vk_describe(const acre_vk *vk, const vk_block *b, uint32_t state, acre_vk_a
     }
     a->handle = vk_handle_of(vk, b, state);
     a->memory_type = page->memory_type;
-    a->dedicated = b->size == page->bytes;
+    a->dedicated = (b->flags & BLOCK_ALONE) != 0;
 }
 
 /* The block has its last field; from here on its handle is good. */
 static inline void go_live(acre_vk *vk, vk_block *b, const acre_vk_request *r, acre_vk_allocation *a)
 {
     uint32_t state = next_live(b);
-    b->category = (uint8_t)r->category;
-    b->tag = r->tag;
-    atomic_store_explicit(&b->map_count, 0, memory_order_relaxed);
+    VK_SET(b->category, (uint8_t)r->category);
+    VK_SET(b->tag, r->tag);
+    atomic_store_explicit(&b->map_count, 0, memory_order_release);
     vk_describe(vk, b, state, a);
     atomic_store_explicit(&b->state, state, memory_order_release);
 }
@@ -87,14 +87,31 @@ static inline void round_up(const acre_vk *vk, const vk_want *w, uint32_t type, 
 
 /* --- the slow way ----------------------------------------------------------------------------------------------- */
 
-static bool keep_name(vk_block *b, const char *name)
+static bool keep_name(acre_vk *vk, vk_block *b, const char *name)
 {
     if (name == NULL) return true;
-    b->name = arena_alloc(ACRE_GPU_NAME_MAX + 1);
-    if (b->name == NULL) return false;
-    strncpy(b->name, name, ACRE_GPU_NAME_MAX);
-    b->flags |= BLOCK_NAMED;
+    char *copy = arena_alloc(ACRE_GPU_NAME_MAX + 1);
+    if (copy == NULL) return false;
+    strncpy(copy, name, ACRE_GPU_NAME_MAX);
+    vk_block_name(vk, b, copy);
     return true;
+}
+
+void vk_block_name(acre_vk *vk, vk_block *b, char *name)
+{
+    lock_acquire(&vk->looks_lock);
+    b->name = name;
+    vk_block_add_flag(b, BLOCK_NAMED);
+    lock_release(&vk->looks_lock);
+}
+
+static void drop_name(acre_vk *vk, vk_block *b)
+{
+    lock_acquire(&vk->looks_lock);
+    char *name = b->name;
+    VK_SET(b->flags, (uint8_t)(b->flags & ~BLOCK_NAMED));
+    lock_release(&vk->looks_lock);
+    arena_free(name, ACRE_GPU_NAME_MAX + 1);
 }
 
 acre_status vk_alloc_alone(acre_vk *vk, const vk_want *want, uint32_t type, uint64_t bytes, const void *next,
@@ -126,18 +143,19 @@ acre_status vk_alloc_alone(acre_vk *vk, const vk_want *want, uint32_t type, uint
     float priority = r->priority > 0 ? r->priority : vk->priorities[vk->priority_of_category[r->category]];
     status = vk_memory_make(vk, vk->alone, type, bytes, next, priority, exceed || imported, imported, &page, why);
     lock_acquire(&vk->alone->lock);
-    if (status == ACRE_OK)
+    if (status == ACRE_OK) {
+        page->exported = (r->flags & ACRE_VK_EXPORT) != 0;
+        page->block_count = 1;
         vk_page_link(vk->alone, page);
-    else
+    } else {
         vk_block_give(vk->alone, b);
+    }
     lock_release(&vk->alone->lock);
     if (status != ACRE_OK) goto discharge;
-    page->exported = (r->flags & ACRE_VK_EXPORT) != 0;
-    page->block_count = 1;
-    b->page = page;
-    b->offset = 0;
-    b->size = bytes;
-    b->flags = BLOCK_ALONE;
+    VK_SET(b->page, page);
+    VK_SET(b->offset, 0);
+    VK_SET(b->size, bytes);
+    VK_SET(b->flags, BLOCK_ALONE);
     *block = b;
     return ACRE_OK;
 
@@ -235,12 +253,12 @@ static ACRE_NOINLINE acre_status finish(acre_vk *vk, const vk_want *want, vk_blo
 {
     const acre_vk_request *r = want->request;
     acre_status status = ACRE_OK;
-    b->flags &= BLOCK_ALONE;
+    VK_SET(b->flags, b->flags & BLOCK_ALONE);
     if (r->flags & ACRE_VK_MAPPED) {
-        b->flags |= BLOCK_MAPPED;
+        vk_block_add_flag(b, BLOCK_MAPPED);
         (void)vk_page_map(vk, b->page, &status);
     }
-    if (status == ACRE_OK && !keep_name(b, r->name)) status = ACRE_NO_MEMORY;
+    if (status == ACRE_OK && !keep_name(vk, b, r->name)) status = ACRE_NO_MEMORY;
     if (status != ACRE_OK) {
         vk_discharge(vk, r->category, b->page->heap, b->size);
         vk_block_release(vk, b);
@@ -336,7 +354,7 @@ acre_status vk_alloc(acre_vk *vk, const vk_want *want, acre_vk_allocation *a)
     }
     s->hits++;
     vk_shard_leave(s);
-    b->flags = (uint8_t)(r->flags & ACRE_VK_MAPPED); /* == BLOCK_MAPPED */
+    VK_SET(b->flags, (uint8_t)(r->flags & ACRE_VK_MAPPED)); /* == BLOCK_MAPPED */
     b->aligned_log2 = (uint16_t)bits_lowest(alignment);
     if (unlikely(b->flags && atomic_load_explicit(&b->page->mapped, memory_order_acquire) == NULL))
         return finish(vk, want, b, a);
@@ -427,11 +445,13 @@ static ACRE_NOINLINE void release_full(acre_vk *vk, vk_pool *pool, vk_block *b)
 
 void vk_block_release(acre_vk *vk, vk_block *b)
 {
-    if (b->flags & BLOCK_NAMED) arena_free(b->name, ACRE_GPU_NAME_MAX + 1);
+    uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);
+    atomic_store_explicit(&b->state, (state & ~(uint32_t)BLOCK_STATE_MASK) | BLOCK_CACHED, memory_order_relaxed);
+    if (b->flags & BLOCK_NAMED) drop_name(vk, b);
     if (b->flags & BLOCK_HAS_BUFFER) vk->call.DestroyBuffer(vk->device, (VkBuffer)b->resource, vk->callbacks_or_null);
     if (b->flags & BLOCK_HAS_IMAGE) vk->call.DestroyImage(vk->device, (VkImage)b->resource, vk->callbacks_or_null);
     bool cold = (b->flags & BLOCK_COLD) != 0;
-    b->flags &= BLOCK_ALONE;
+    VK_SET(b->flags, b->flags & BLOCK_ALONE);
     if (b->page == NULL || (b->flags & BLOCK_ALONE)) {
         release_alone(vk, b);
         return;
@@ -441,8 +461,6 @@ void vk_block_release(acre_vk *vk, vk_block *b)
         vk_pool_give(vk, b->page->pool, b->index + 1);
         return;
     }
-    uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);
-    atomic_store_explicit(&b->state, (state & ~(uint32_t)BLOCK_STATE_MASK) | BLOCK_CACHED, memory_order_relaxed);
     vk_pool *pool = b->page->pool;
     vk_shard *s = vk_shard_enter(vk);
     bool kept = vk_bins_push(vk, s, pool, b);
@@ -480,7 +498,7 @@ acre_status acre_vk_set_tag(acre_vk *vk, uint64_t handle, uint64_t tag)
     if (vk == NULL) return ACRE_INVALID_ARGUMENT;
     vk_block *b;
     acre_status status = vk_resolve(vk, handle, &b);
-    if (status == ACRE_OK) b->tag = tag;
+    if (status == ACRE_OK) VK_SET(b->tag, tag);
     return status;
 }
 
@@ -491,12 +509,13 @@ acre_status acre_vk_set_name(acre_vk *vk, uint64_t handle, const char *name)
     acre_status status = vk_resolve(vk, handle, &b);
     if (status != ACRE_OK) return status;
     if (name == NULL) {
-        if (b->flags & BLOCK_NAMED) arena_free(b->name, ACRE_GPU_NAME_MAX + 1);
-        b->flags &= (uint8_t)~BLOCK_NAMED;
+        if (b->flags & BLOCK_NAMED) drop_name(vk, b);
         return ACRE_OK;
     }
-    if (!(b->flags & BLOCK_NAMED)) return keep_name(b, name) ? ACRE_OK : ACRE_NO_MEMORY;
+    if (!(b->flags & BLOCK_NAMED)) return keep_name(vk, b, name) ? ACRE_OK : ACRE_NO_MEMORY;
+    lock_acquire(&vk->looks_lock);
     strncpy(b->name, name, ACRE_GPU_NAME_MAX);
+    lock_release(&vk->looks_lock);
     return ACRE_OK;
 }
 
@@ -515,8 +534,14 @@ acre_status acre_vk_swap(acre_vk *vk, uint64_t handle, uint64_t other)
     vk_page *page = a->page;
     uint64_t offset = a->offset;
     uint32_t node = a->node;
-    a->page = b->page, a->offset = b->offset, a->node = b->node;
-    b->page = page, b->offset = offset, b->node = node;
+    vk_change_begin(vk);
+    VK_SET(a->page, b->page);
+    VK_SET(a->offset, b->offset);
+    VK_SET(b->page, page);
+    VK_SET(b->offset, offset);
+    vk_change_end(vk);
+    a->node = b->node;
+    b->node = node;
     lock_release(&pool->lock);
     return ACRE_OK;
 }

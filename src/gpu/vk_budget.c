@@ -134,12 +134,15 @@ acre_status acre_vk_get_stats(acre_vk *vk, acre_vk_stats *stats)
     tables += (uint64_t)atomic_load_explicit(&vk->chunk_count, memory_order_relaxed) *
               (BLOCKS_PER_CHUNK * sizeof(vk_block) + sizeof(vk_block *));
     tables += (uint64_t)bins * sizeof(vk_bins);
+    lock_acquire(&vk->looks_lock);
+    tables += (uint64_t)vk->record_count * sizeof(vk_page);
+    lock_release(&vk->looks_lock);
     for (uint32_t p = 0; p < vk->pool_slots; p++) {
         vk_pool *pool = __atomic_load_n(&vk->pools[p], __ATOMIC_ACQUIRE);
         if (pool == NULL) continue;
         lock_acquire(&pool->lock);
         stats->pages += pool->page_count;
-        tables += sizeof *pool + pool->page_count * sizeof(vk_page) + pool->unit_count * sizeof(vk_page *);
+        tables += sizeof *pool + pool->unit_count * sizeof(vk_page *);
         if (pool->started) tables += coalesce_memory_bytes(&pool->core);
         lock_release(&pool->lock);
     }

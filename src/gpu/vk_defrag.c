@@ -44,14 +44,14 @@ struct acre_vk_defrag {
 
 /* --- looking ---------------------------------------------------------------------------------------------------- */
 
-/* The page of a live block. Pages' records stay readable when they are gone (arena.h), and while a block is live its
+/* The page of a live block. The record of a page that is gone stays one (vk_pages.c), and while a block is live its
  * page is not gone: so what was read counts if the handle is still good afterwards. False: the block is gone. */
 static bool page_of(acre_vk *vk, uint64_t handle, vk_page **page, vk_pool **pool, vk_block **block)
 {
     if (vk_resolve(vk, handle, block) != ACRE_OK) return false;
-    *page = __atomic_load_n(&(*block)->page, __ATOMIC_ACQUIRE);
+    *page = VK_SEEN((*block)->page);
     if (*page == NULL) return false;
-    *pool = (*page)->pool;
+    *pool = VK_SEEN((*page)->pool);
     vk_block *again;
     return vk_resolve(vk, handle, &again) == ACRE_OK;
 }
@@ -81,7 +81,7 @@ static bool look_at_block(void *context, const acre_vk_block_info *info)
     vk_pool *pool;
     vk_block *block;
     if (info->pool != d->options.pool || info->allocation.dedicated || info->pending) return true;
-    if (!page_of(d->vk, info->allocation.handle, &page, &pool, &block) || !page->shared) return true;
+    if (!page_of(d->vk, info->allocation.handle, &page, &pool, &block) || !VK_SEEN(page->shared)) return true;
 
     uint64_t key = (uint64_t)(uintptr_t)page;
     uint32_t *slot = slot_of(d, key);
@@ -92,7 +92,7 @@ static bool look_at_block(void *context, const acre_vk_block_info *info)
         *slot = ++d->page_count;
     }
     defrag_page *p = &d->pages[*slot - 1];
-    bool fixed = (block->flags & (BLOCK_FIXED | BLOCK_MAPPED)) != 0 || info->map_count != 0;
+    bool fixed = (VK_SEEN(block->flags) & (BLOCK_FIXED | BLOCK_MAPPED)) != 0 || info->map_count != 0;
     if (!fixed && d->options.movable != NULL) fixed = !d->options.movable(d->options.context, info);
     /* What is not in the table cannot move, so its page is no source. */
     if (d->block_count == d->block_capacity) fixed = true;

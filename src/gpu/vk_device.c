@@ -160,6 +160,7 @@ static bool make_tables(acre_vk *vk, uint32_t shards)
 static void free_tables(acre_vk *vk)
 {
     if (vk->alone != NULL) vk_pool_end(vk, vk->alone);
+    vk_records_end(vk);
     if (vk->shards != NULL) {
         for (uint32_t i = 0; i <= vk->shard_mask; i++) {
             vk_shard *s = &vk->shards[i];

@@ -40,17 +40,14 @@ static acre_status finish(acre_vk *vk, vk_block *b, const acre_vk_request *r, ch
     uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed) & ~(uint32_t)BLOCK_STATE_MASK;
     acre_status status = ACRE_OK;
     state = (state + (1u << BLOCK_STATE_BITS)) | BLOCK_LIVE;
-    b->category = (uint8_t)r->category;
-    b->tag = r->tag;
-    atomic_store_explicit(&b->map_count, 0, memory_order_relaxed);
+    VK_SET(b->category, (uint8_t)r->category);
+    VK_SET(b->tag, r->tag);
+    atomic_store_explicit(&b->map_count, 0, memory_order_release);
     if (r->flags & ACRE_VK_MAPPED) {
-        b->flags |= BLOCK_MAPPED;
+        vk_block_add_flag(b, BLOCK_MAPPED);
         (void)vk_page_map(vk, b->page, &status);
     }
-    if (name != NULL) {
-        b->name = name;
-        b->flags |= BLOCK_NAMED;
-    }
+    if (name != NULL) vk_block_name(vk, b, name);
     if (status != ACRE_OK) {
         vk_discharge(vk, r->category, b->page->heap, b->size);
         vk_block_release(vk, b);
@@ -126,7 +123,7 @@ acre_status acre_vk_import_host(acre_vk *vk, void *address, size_t bytes, const 
         vk_shortage_note(vk, &why, status, &want, vk->heap_of[type]);
         return status;
     }
-    b->page->host = true;
+    VK_SET(b->page->host, true);
     if (vk->coherent_types >> type & 1)
         atomic_store_explicit(&b->page->mapped, (char *)address, memory_order_release);
     else

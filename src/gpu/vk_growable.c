@@ -42,7 +42,7 @@ static acre_status make_part(acre_vk_growable *g, uint64_t bytes, uint64_t capac
         p->buffer = VK_NULL_HANDLE;
         return status;
     }
-    vk_block_of(g->vk, allocation.handle)->flags |= BLOCK_FIXED;
+    vk_block_add_flag(vk_block_of(g->vk, allocation.handle), BLOCK_FIXED);
     p->handle = allocation.handle;
     p->bytes = bytes;
     p->capacity = capacity;

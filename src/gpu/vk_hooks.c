@@ -54,7 +54,7 @@ static void swallow_hole(vk_pool *pool, vk_block *b)
     uint32_t old = coalesce_size(&pool->core, b->node), size = old + coalesce_size(&pool->core, next);
     if (!coalesce_resize(&pool->core, b->node, size)) return;
     b->page->used += size - old;
-    b->size = (uint64_t)size << GRANULE_LOG2;
+    VK_SET(b->size, (uint64_t)size << GRANULE_LOG2);
 }
 
 acre_status vk_place_like(acre_vk *vk, uint64_t handle, vk_page_is_closed *is_closed, void *context, uint32_t look_max,
@@ -89,10 +89,10 @@ acre_status vk_place_like(acre_vk *vk, uint64_t handle, vk_page_is_closed *is_cl
     (void)vk_charge(vk, category, heap, bytes, true);
     uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);
     state = ((state & ~(uint32_t)BLOCK_STATE_MASK) + (1u << BLOCK_STATE_BITS)) | BLOCK_LIVE;
-    b->category = (uint8_t)category;
-    b->flags = BLOCK_FIXED | BLOCK_COLD;
-    b->tag = 0;
-    atomic_store_explicit(&b->map_count, 0, memory_order_relaxed);
+    VK_SET(b->category, (uint8_t)category);
+    VK_SET(b->flags, BLOCK_FIXED | BLOCK_COLD);
+    VK_SET(b->tag, 0);
+    atomic_store_explicit(&b->map_count, 0, memory_order_release);
     vk_describe(vk, b, state, place);
     atomic_store_explicit(&b->state, state, memory_order_release);
     return ACRE_OK;
@@ -109,7 +109,7 @@ acre_status vk_free_cold(acre_vk *vk, uint64_t handle, acre_vk_point point)
     vk_block *b;
     acre_status status = vk_resolve(vk, handle, &b);
     if (status != ACRE_OK) return status;
-    b->flags |= BLOCK_COLD;
+    vk_block_add_flag(b, BLOCK_COLD);
     return vk_point_is_set(&point) ? acre_vk_free_after(vk, handle, point) : acre_vk_free(vk, handle);
 }
 

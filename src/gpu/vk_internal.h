@@ -16,6 +16,17 @@
  *   core   [page 0      ][gap][page 1 ][gap][gone: used][gap][page 3            ]
  *           ^ origin = unit 0  ^ unit 2      ^ unit 4         ^ unit 6
  *
+ * Looking: a walk copies blocks that others free and allocate meanwhile, and no hit pays for it. A block's state word
+ * is its sequence number. Fields change while the block is neither LIVE nor PENDING, and each of these begins with a
+ * new generation; so what was copied between two looks that find the same word is of one moment. From live to pending
+ * the generation stays, but not the word. What changes within one word (a swap, a free_after that finds no memory) lies
+ * between changes_begun and changes_ended of the allocator, and who finds them unequal copies again. For this, fields
+ * that walks read are stored with release (VK_SET) and copied with acquire (VK_SEEN): who copies a new value sees the
+ * new word, too. On x86-64 both are plain moves. The owner of a block reads it as any memory.
+ *   What a walk follows must not become something else under its feet: the record of a page that is gone serves pages
+ * only, until the allocator goes; pools stay; and names are copied, set and dropped under looks_lock, which no block
+ * without a name needs: BLOCK_NAMED in flags <=> `name` is one, for who holds it.
+ *
  * Locks: grow_lock of a pool, outermost, may be held while the driver is called, and no hit needs it. pool->lock
  * (LOCK_RANK_GPU) is never held during a driver call, nor while a shard is entered. A shard is a spin word of its own:
  * whoever is in one takes no lock. */
@@ -32,6 +43,10 @@
 #include "page/arena.h"
 
 typedef struct acre_vk_pool vk_pool; /* those of the program and the shared ones */
+
+/* Fields that walks read; see Looking. */
+#define VK_SET(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
+#define VK_SEEN(field) __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
 
 /* --- functions of the driver ------------------------------------------------------------------------------------ */
 
@@ -70,7 +85,8 @@ enum {
     BLOCK_STATE_MASK = (1 << BLOCK_STATE_BITS) - 1,
 };
 
-/* free -> live -> free | cached | pending; cached -> live | free; pending -> free | cached */
+/* free -> live -> cached | pending; free -> pending (a resource without memory); pending -> cached | live (it could not
+ * wait: no memory); cached -> live | free. To live from free or cached, and to pending from free: a new generation. */
 enum block_state { BLOCK_FREE, BLOCK_LIVE, BLOCK_CACHED, BLOCK_PENDING };
 
 enum block_flag {
@@ -108,7 +124,7 @@ _Static_assert(sizeof(vk_block) == ACRE_CACHE_LINE, "a block is a cache line");
 /* --- pages ------------------------------------------------------------------------------------------------------ */
 
 typedef struct vk_page {
-    /* written before anybody else sees it */
+    /* written before anybody else sees it, but walks that came late: with VK_SET */
     VkDeviceMemory memory;
     uint64_t bytes;
     vk_pool *pool; /* acre_vk.alone for pages of a single block */
@@ -311,6 +327,11 @@ struct acre_vk {
     uint64_t timeline_ids;
     _Atomic uint32_t asking; /* sum over timelines */
 
+    lock looks_lock; /* guards names of blocks and records of pages; innermost but for the arena */
+    vk_page *spare_records; /* by next */
+    uint32_t record_count;  /* of all pages that are or were */
+    _Atomic uint32_t changes_begun, changes_ended; /* equal: none is under way */
+
     lock shortage_lock;
     bool had_shortage;
     acre_gpu_shortage shortage;
@@ -401,6 +422,8 @@ acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uin
                            float priority, bool exceed, bool imported, vk_page **page, acre_gpu_shortage *why);
 /* Gives driver memory back, and the record, unless that stays in pool->gone. */
 void vk_memory_free(acre_vk *vk, vk_page *page);
+/* After the last pool. */
+void vk_records_end(acre_vk *vk);
 void vk_memory_give_back(acre_vk *vk, VkDeviceMemory memory, uint32_t heap, uint64_t bytes);
 /* Under pool->lock: a block from a hole. NULL: there is none; with *no_record, no memory for its record. */
 vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alignment, bool *no_record);
@@ -474,6 +497,8 @@ static inline uint64_t vk_handle_of(const acre_vk *vk, const vk_block *b, uint32
 {
     return (uint64_t)state << 32 | (uint64_t)vk->id << BLOCK_INDEX_BITS | b->index;
 }
+/* Takes the name, of ACRE_GPU_NAME_MAX + 1 bytes of the arena; the block has none. */
+void vk_block_name(acre_vk *vk, vk_block *block, char *name);
 /* Why this handle names no live block. */
 acre_status vk_stale(const vk_block *block, uint64_t handle);
 static inline acre_status vk_resolve(const acre_vk *vk, uint64_t handle, vk_block **block)
@@ -482,6 +507,19 @@ static inline acre_status vk_resolve(const acre_vk *vk, uint64_t handle, vk_bloc
     if (unlikely(b == NULL || atomic_load_explicit(&b->state, memory_order_acquire) != handle >> 32))
         return vk_stale(b, handle);
     return ACRE_OK;
+}
+/* Around what changes in a block while its state word stays. */
+static inline void vk_change_begin(acre_vk *vk)
+{
+    atomic_fetch_add_explicit(&vk->changes_begun, 1, memory_order_relaxed);
+}
+static inline void vk_change_end(acre_vk *vk)
+{
+    atomic_fetch_add_explicit(&vk->changes_ended, 1, memory_order_release);
+}
+static inline void vk_block_add_flag(vk_block *b, enum block_flag flag)
+{
+    VK_SET(b->flags, (uint8_t)(b->flags | flag));
 }
 /* live -> to. The caller owns the block then. */
 static inline bool vk_block_leave(vk_block *b, uint64_t handle, enum block_state to)

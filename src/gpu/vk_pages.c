@@ -26,6 +26,55 @@ enum {
 #define LATER_PAGE_BYTES (128 * MIB)
 #define PAGE_BYTES_MAX (256 * MIB)
 
+/* --- records of pages ------------------------------------------------------------------------------------------- */
+
+/* A walk may still follow a block to the record of a page that is gone, so it stays such a record. */
+static vk_page *take_record(acre_vk *vk)
+{
+    lock_acquire(&vk->looks_lock);
+    vk_page *page = vk->spare_records;
+    if (page != NULL)
+        vk->spare_records = page->next;
+    else if ((page = arena_alloc(sizeof *page)) != NULL)
+        vk->record_count++;
+    lock_release(&vk->looks_lock);
+    return page;
+}
+
+static void give_record(acre_vk *vk, vk_page *page)
+{
+    lock_acquire(&vk->looks_lock);
+    page->next = vk->spare_records;
+    vk->spare_records = page;
+    lock_release(&vk->looks_lock);
+}
+
+void vk_records_end(acre_vk *vk)
+{
+    while (vk->spare_records != NULL) {
+        vk_page *page = vk->spare_records;
+        vk->spare_records = page->next;
+        arena_free(page, sizeof *page);
+    }
+}
+
+static void set_record(vk_page *page, vk_pool *pool, VkDeviceMemory memory, uint64_t bytes, uint32_t memory_type,
+                       uint32_t heap, bool imported)
+{
+    VK_SET(page->memory, memory);
+    VK_SET(page->bytes, bytes);
+    VK_SET(page->pool, pool);
+    VK_SET(page->memory_type, memory_type);
+    VK_SET(page->heap, heap);
+    VK_SET(page->shared, false);
+    VK_SET(page->host, false);
+    atomic_store_explicit(&page->mapped, NULL, memory_order_release);
+    page->imported = imported;
+    page->exported = false;
+    page->origin = page->node = 0;
+    memset((char *)page + offsetof(vk_page, empty), 0, sizeof *page - offsetof(vk_page, empty));
+}
+
 /* --- driver memory ---------------------------------------------------------------------------------------------- */
 
 /* What holds memory back without need. True: something went. */
@@ -75,7 +124,7 @@ acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uin
                            float priority, bool exceed, bool imported, vk_page **out, acre_gpu_shortage *why)
 {
     uint32_t heap = vk->heap_of[memory_type];
-    vk_page *page = arena_alloc(sizeof *page);
+    vk_page *page = take_record(vk);
     if (page == NULL) return ACRE_NO_MEMORY;
     acre_status status = ACRE_OVER_BUDGET;
     bool exceeded = false;
@@ -100,19 +149,14 @@ acre_status vk_memory_make(acre_vk *vk, vk_pool *pool, uint32_t memory_type, uin
 
     if (exceeded && !imported)
         atomic_fetch_add_explicit(&vk->ledger.categories[why->category].exceeded, 1, memory_order_relaxed);
-    page->memory = memory;
-    page->bytes = bytes;
-    page->pool = pool;
-    page->memory_type = memory_type;
-    page->heap = heap;
-    page->imported = imported;
+    set_record(page, pool, memory, bytes, memory_type, heap, imported);
     *out = page;
     return ACRE_OK;
 
 unhold:
     gpu_ledger_unhold(&vk->ledger, heap, bytes);
 free_page:
-    arena_free(page, sizeof *page);
+    give_record(vk, page);
     return status;
 }
 
@@ -128,7 +172,7 @@ void vk_memory_give_back(acre_vk *vk, VkDeviceMemory memory, uint32_t heap, uint
 void vk_memory_free(acre_vk *vk, vk_page *page)
 {
     vk_memory_give_back(vk, page->memory, page->heap, page->bytes);
-    arena_free(page, sizeof *page);
+    give_record(vk, page);
 }
 
 /* --- records of blocks; under pool->lock ------------------------------------------------------------------------ */
@@ -164,9 +208,9 @@ vk_block *vk_block_take(acre_vk *vk, vk_pool *pool)
 void vk_block_give(vk_pool *pool, vk_block *b)
 {
     uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed);
-    b->flags = 0;
-    b->page = NULL;
-    b->size = 0;
+    VK_SET(b->flags, 0);
+    VK_SET(b->page, NULL);
+    VK_SET(b->size, 0);
     b->next = pool->free_block;
     atomic_store_explicit(&b->state, (state & ~(uint32_t)BLOCK_STATE_MASK) | BLOCK_FREE, memory_order_release);
     pool->free_block = b->index + 1;
@@ -212,7 +256,7 @@ static void stop(vk_pool *pool)
     while (pool->gone != NULL) {
         vk_page *g = pool->gone;
         pool->gone = g->next;
-        arena_free(g, sizeof *g);
+        give_record(pool->vk, g);
     }
     pool->gone_granules = 0;
     coalesce_destroy(&pool->core);
@@ -322,7 +366,7 @@ static bool insert_page(acre_vk *vk, vk_pool *pool, vk_page *page, uint64_t alig
         page->origin = gone->origin;
         (void)coalesce_free(&pool->core, gone->node);
         pool->gone_granules -= granules;
-        arena_free(gone, sizeof *gone);
+        give_record(vk, gone);
     } else {
         uint64_t origin = pool->core.capacity == 0 ? 0 : align_up((uint64_t)pool->core.capacity + 1, 1u << UNIT_LOG2);
         if (origin + granules > COALESCE_CAPACITY_MAX) return false;
@@ -332,7 +376,7 @@ static bool insert_page(acre_vk *vk, vk_pool *pool, vk_page *page, uint64_t alig
     }
     if (bits_lowest(granules) < pool->even_log2) pool->even_log2 = bits_lowest(granules);
     set_units(pool, page, page);
-    page->shared = true;
+    VK_SET(page->shared, true);
     vk_page_link(pool, page);
     empty_add(&pool->empties, &page->empty, page->bytes, vk_now(vk));
     gpu_ledger_empty(&vk->ledger, pool->heap, page->bytes, true);
@@ -390,9 +434,9 @@ vk_block *vk_pool_take(acre_vk *vk, vk_pool *pool, uint64_t bytes, uint64_t alig
     }
     vk_page *page = pool->units[offset >> UNIT_LOG2];
     b->node = node;
-    b->page = page;
-    b->offset = (uint64_t)(offset - page->origin) << GRANULE_LOG2;
-    b->size = (uint64_t)granules << GRANULE_LOG2;
+    VK_SET(b->page, page);
+    VK_SET(b->offset, (uint64_t)(offset - page->origin) << GRANULE_LOG2);
+    VK_SET(b->size, (uint64_t)granules << GRANULE_LOG2);
     b->aligned_log2 = (uint16_t)bits_lowest(alignment);
     if (unlikely(page->used == 0)) {
         empty_remove(&pool->empties, &page->empty);

@@ -48,7 +48,7 @@ acre_status acre_vk_pool_create(acre_vk *vk, const acre_vk_pool_options *options
         lock_acquire(&pool->lock);
         pool->memory_type = type;
         pool->heap = vk->heap_of[type];
-        pool->own = true;
+        VK_SET(pool->own, true);
         pool->exported = exported;
         pool->page_bytes = options->page_bytes;
         pool->page_count_min = options->page_count_min;
@@ -89,7 +89,7 @@ acre_status acre_vk_pool_destroy(acre_vk *vk, acre_vk_pool *pool)
     const empty_policy none = {.delay_ms = UINT32_MAX};
     (void)vk_pool_shrink(vk, pool, &none, UINT64_MAX);
     lock_acquire(&vk->pools_lock);
-    pool->own = false;
+    VK_SET(pool->own, false);
     lock_release(&vk->pools_lock);
     return ACRE_OK;
 }

@@ -1,6 +1,9 @@
 /* vk_report: everything there is, for eyes and for tools: walks and the report as JSON.
  *
  * A walk copies one block or page at a time and calls the visitor without any lock, so a visitor may allocate and free.
+ * Pages are copied under their pool's lock. Blocks are copied without one, while others free and allocate them: the
+ * state word before and after tells whether it was one block all the time (Looking, in vk_internal.h). The copy is
+ * described only once that is known, so nothing that was read in between is followed but to records that stay.
  * The JSON has the lists of acre/gpu.h as they stand there, so a field that is added shows up by itself. */
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,24 +13,66 @@
 
 /* --- blocks ----------------------------------------------------------------------------------------------------- */
 
-/* False: free, cached, or a resource without memory. */
-static bool read_block(acre_vk *vk, vk_block *b, acre_vk_block_info *info)
+/* What walks read of a block, of its page and of that page's pool. */
+typedef struct block_copy {
+    vk_block block;
+    vk_page page;
+    vk_pool *pool; /* own, or NULL */
+    uint32_t map_count;
+} block_copy;
+
+/* False: no memory. Of one moment only if the state word stayed the same. */
+static bool copy_block(acre_vk *vk, vk_block *b, block_copy *copy, char *name)
 {
-    uint32_t state = atomic_load_explicit(&b->state, memory_order_acquire), kind = state & BLOCK_STATE_MASK;
-    vk_page *page = b->page;
-    if ((kind != BLOCK_LIVE && kind != BLOCK_PENDING) || page == NULL) return false;
+    const vk_page *page = VK_SEEN(b->page);
+    if (page == NULL) return false;
+    copy->block.page = &copy->page;
+    copy->block.index = b->index;
+    copy->block.offset = VK_SEEN(b->offset);
+    copy->block.size = VK_SEEN(b->size);
+    copy->block.tag = VK_SEEN(b->tag);
+    copy->block.category = VK_SEEN(b->category);
+    copy->block.flags = VK_SEEN(b->flags);
+    copy->map_count = atomic_load_explicit(&b->map_count, memory_order_acquire);
+    copy->page.memory = VK_SEEN(page->memory);
+    copy->page.bytes = VK_SEEN(page->bytes);
+    copy->page.memory_type = VK_SEEN(page->memory_type);
+    copy->page.heap = VK_SEEN(page->heap);
+    copy->page.host = VK_SEEN(page->host);
+    atomic_init(&copy->page.mapped, atomic_load_explicit(&page->mapped, memory_order_acquire));
+    vk_pool *pool = VK_SEEN(page->pool);
+    copy->pool = VK_SEEN(pool->own) ? pool : NULL;
+    name[0] = 0;
+    if (copy->block.flags & BLOCK_NAMED) {
+        lock_acquire(&vk->looks_lock);
+        if (VK_SEEN(b->flags) & BLOCK_NAMED) memcpy(name, b->name, ACRE_GPU_NAME_MAX + 1);
+        lock_release(&vk->looks_lock);
+    }
+    return true;
+}
+
+/* False: its state word is not, or no longer, `state`, or it has no memory. */
+static bool read_block(acre_vk *vk, vk_block *b, uint32_t state, acre_vk_block_info *info)
+{
+    block_copy copy;
     memset(info, 0, sizeof *info);
-    vk_describe(vk, b, (state & ~(uint32_t)BLOCK_STATE_MASK) | BLOCK_LIVE, &info->allocation);
-    info->category = b->category;
-    info->heap = page->heap;
-    info->pending = kind == BLOCK_PENDING;
-    if (!info->pending) info->map_count = atomic_load_explicit(&b->map_count, memory_order_relaxed);
-    info->pool = page->pool->own ? page->pool : NULL;
-    info->page_bytes = page->bytes;
-    info->tag = b->tag;
-    if (b->flags & BLOCK_NAMED) memcpy(info->name, b->name, sizeof info->name);
-    /* Freed or reused while it was read: as if it had not been there. */
-    return atomic_load_explicit(&b->state, memory_order_acquire) == state;
+    for (;;) {
+        uint32_t ended = atomic_load_explicit(&vk->changes_ended, memory_order_acquire);
+        if (atomic_load_explicit(&b->state, memory_order_acquire) != state) return false;
+        if (!copy_block(vk, b, &copy, info->name)) return false;
+        if (atomic_load_explicit(&b->state, memory_order_acquire) != state) return false;
+        if (atomic_load_explicit(&vk->changes_begun, memory_order_acquire) == ended) break;
+        os_yield();
+    }
+    vk_describe(vk, &copy.block, (state & ~(uint32_t)BLOCK_STATE_MASK) | BLOCK_LIVE, &info->allocation);
+    info->category = copy.block.category;
+    info->heap = copy.page.heap;
+    info->pending = (state & BLOCK_STATE_MASK) == BLOCK_PENDING;
+    if (!info->pending) info->map_count = copy.map_count;
+    info->pool = copy.pool;
+    info->page_bytes = copy.page.bytes;
+    info->tag = copy.block.tag;
+    return true;
 }
 
 acre_status acre_vk_get_info(acre_vk *vk, uint64_t handle, acre_vk_block_info *info)
@@ -35,7 +80,7 @@ acre_status acre_vk_get_info(acre_vk *vk, uint64_t handle, acre_vk_block_info *i
     if (vk == NULL || info == NULL) return ACRE_INVALID_ARGUMENT;
     vk_block *b;
     acre_status status = vk_resolve(vk, handle, &b);
-    if (status == ACRE_OK && !read_block(vk, b, info)) status = vk_stale(b, handle);
+    if (status == ACRE_OK && !read_block(vk, b, (uint32_t)(handle >> 32), info)) status = vk_stale(b, handle);
     return status;
 }
 
@@ -45,8 +90,10 @@ acre_status acre_vk_walk(acre_vk *vk, acre_vk_visit *visit, void *context)
     for (uint32_t i = 0; i < CHUNKS_MAX << BLOCKS_PER_CHUNK_LOG2; i++) {
         vk_block *b = vk_block_at(vk, i);
         if (b == NULL) break;
+        uint32_t state = atomic_load_explicit(&b->state, memory_order_acquire), kind = state & BLOCK_STATE_MASK;
+        if (kind != BLOCK_LIVE && kind != BLOCK_PENDING) continue;
         acre_vk_block_info info;
-        if (read_block(vk, b, &info) && !visit(context, &info)) break;
+        if (read_block(vk, b, state, &info) && !visit(context, &info)) break;
     }
     return ACRE_OK;
 }
@@ -79,7 +126,7 @@ static void read_page(const vk_pool *pool, const vk_page *page, uint64_t hole, a
         .dedicated = !page->shared,
         .mapped = atomic_load_explicit(&page->mapped, memory_order_relaxed) != NULL,
         .imported = page->imported,
-        .pool = pool->own ? (vk_pool *)(uintptr_t)pool : NULL,
+        .pool = VK_SEEN(pool->own) ? (vk_pool *)(uintptr_t)pool : NULL,
     };
 }
 
@@ -193,8 +240,12 @@ static bool put_page(void *context, const acre_vk_page_info *p)
         (unsigned long long)p->largest_hole_bytes, p->blocks, p->dedicated ? "true" : "false",
         p->mapped ? "true" : "false", p->imported ? "true" : "false");
     if (p->pool != NULL) {
+        char name[sizeof p->pool->name];
+        lock_acquire(&p->pool->lock);
+        memcpy(name, p->pool->name, sizeof name);
+        lock_release(&p->pool->lock);
         put(t, ", \"pool\": ");
-        put_string(t, p->pool->name);
+        put_string(t, name);
     }
     if (pages->blocks) {
         put(t, ", \"in_use\": [");

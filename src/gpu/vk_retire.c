@@ -104,7 +104,7 @@ static void free_block(void *context, void *block)
     lock_acquire(&vk->timeline_lock);
     vk->timelines[atomic_load_explicit(&b->map_count, memory_order_relaxed)].waiting--;
     lock_release(&vk->timeline_lock);
-    atomic_store_explicit(&b->map_count, 0, memory_order_relaxed);
+    atomic_store_explicit(&b->map_count, 0, memory_order_release);
     gpu_ledger_unpend(&vk->ledger, b->category, heap_of(b), b->size);
     if (b->page != NULL) {
         atomic_fetch_sub_explicit(&b->page->pool->pending_bytes, b->size, memory_order_relaxed);
@@ -159,7 +159,7 @@ static bool push(acre_vk *vk, vk_block *b, acre_vk_point point)
     bool pushed = false;
     if (t != NULL) {
         t->waiting++;
-        atomic_store_explicit(&b->map_count, slot_of(t->id), memory_order_relaxed);
+        atomic_store_explicit(&b->map_count, slot_of(t->id), memory_order_release); /* walks read it */
         pushed = retire_push(&vk->retire, t->id, t->semaphore ? point.value : 1, b);
         if (!pushed) t->waiting--;
     }
@@ -174,11 +174,20 @@ static vk_block *make_bare(acre_vk *vk)
     vk_block *b = vk_block_take(vk, vk->alone);
     lock_release(&vk->alone->lock);
     if (b == NULL) return NULL;
-    b->category = 0;
-    b->flags = BLOCK_ALONE;
+    VK_SET(b->category, 0);
+    VK_SET(b->flags, BLOCK_ALONE);
     uint32_t state = atomic_load_explicit(&b->state, memory_order_relaxed) & ~(uint32_t)BLOCK_STATE_MASK;
-    atomic_store_explicit(&b->state, state | BLOCK_PENDING, memory_order_relaxed);
+    atomic_store_explicit(&b->state, (state + (1u << BLOCK_STATE_BITS)) | BLOCK_PENDING, memory_order_release);
     return b;
+}
+
+/* A resource takes the place of what may be a name, or that comes back: nobody may be copying it. */
+static void set_resource(acre_vk *vk, vk_block *b, bool named, uint8_t flags, uint64_t resource)
+{
+    if (named) lock_acquire(&vk->looks_lock);
+    VK_SET(b->flags, flags);
+    b->resource = resource;
+    if (named) lock_release(&vk->looks_lock);
 }
 
 acre_status vk_free_after(acre_vk *vk, uint64_t handle, acre_vk_point point, uint8_t flag, uint64_t resource)
@@ -200,10 +209,8 @@ acre_status vk_free_after(acre_vk *vk, uint64_t handle, acre_vk_point point, uin
     uint8_t flags = b->flags;
     uint64_t kept = b->resource; /* or its name */
     uint32_t maps = atomic_load_explicit(&b->map_count, memory_order_relaxed);
-    if (flag != 0) {
-        b->flags = (uint8_t)((flags & ~BLOCK_NAMED) | flag);
-        b->resource = resource;
-    }
+    bool named = (flags & BLOCK_NAMED) != 0;
+    if (flag != 0) set_resource(vk, b, named, (uint8_t)((flags & ~BLOCK_NAMED) | flag), resource);
     /* Counted as pending before the queue has it: another thread may free it at once. */
     uint32_t category = b->category, heap = heap_of(b);
     uint64_t size = b->size;
@@ -216,7 +223,7 @@ acre_status vk_free_after(acre_vk *vk, uint64_t handle, acre_vk_point point, uin
     }
     vk_shard *s;
     if (likely(push(vk, b, point))) {
-        if (flag != 0 && (flags & BLOCK_NAMED)) arena_free((void *)(uintptr_t)kept, ACRE_GPU_NAME_MAX + 1);
+        if (flag != 0 && named) arena_free((void *)(uintptr_t)kept, ACRE_GPU_NAME_MAX + 1);
         if (handle != 0) {
             s = vk_shard_enter(vk);
             vk_account_of(vk, s, category, heap)->blocks--;
@@ -232,15 +239,16 @@ acre_status vk_free_after(acre_vk *vk, uint64_t handle, acre_vk_point point, uin
     }
     gpu_ledger_unpend(&vk->ledger, category, heap, size);
     (void)gpu_ledger_charge(&vk->ledger, category, heap, size, true);
-    b->flags = flags;
-    b->resource = kept;
-    atomic_store_explicit(&b->map_count, maps, memory_order_relaxed);
+    if (flag != 0) set_resource(vk, b, named, flags, kept);
     if (handle == 0) {
-        b->flags = BLOCK_ALONE;
         vk_block_release(vk, b);
-    } else {
-        atomic_store_explicit(&b->state, (uint32_t)(handle >> 32), memory_order_release);
+        return ACRE_NO_MEMORY;
     }
+    /* Live as it was, under the same word: who copied in between must notice. */
+    vk_change_begin(vk);
+    atomic_store_explicit(&b->map_count, maps, memory_order_release);
+    atomic_store_explicit(&b->state, (uint32_t)(handle >> 32), memory_order_release);
+    vk_change_end(vk);
     return ACRE_NO_MEMORY;
 }
 

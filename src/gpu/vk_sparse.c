@@ -201,7 +201,7 @@ static acre_status take_blocks(acre_vk_sparse *s, const sparse_run *run, acre_vk
         if (p->bound) continue;
         acre_vk_block_info info;
         if (p->handle == 0) {
-            vk_block_of(s->vk, next->handle)->flags |= BLOCK_FIXED;
+            vk_block_add_flag(vk_block_of(s->vk, next->handle), BLOCK_FIXED);
             *out++ = *next++;
         } else if (acre_vk_get_info(s->vk, p->handle, &info) == ACRE_OK) {
             *out++ = info.allocation;

@@ -348,7 +348,10 @@ static void a_block_larger_than_a_page_gets_memory_of_its_own(void **state)
     (void)state;
     world_open(NULL, NULL);
     acre_vk_allocation a = take(300 * MIB, NULL);
-    assert_true(a.dedicated);
+    acre_vk_block_info info;
+    OK(acre_vk_get_info(w.vk, a.handle, &info));
+    assert_int_equal(info.page_bytes, a.size);
+    assert_false(a.dedicated); /* a page of the pool, which serves others afterwards */
     assert_int_equal(a.offset, 0);
     assert_true(heap_stats(0).held_bytes <= 301 * MIB);
     acre_vk_request shared = {.flags = ACRE_VK_SHARED};
@@ -579,6 +582,26 @@ static void a_pool_keeps_to_its_pages(void **state)
     world_close(0);
 }
 
+static void a_block_that_fills_its_page_is_still_the_pools(void **state)
+{
+    (void)state;
+    world_open(NULL, NULL);
+    acre_vk_pool *pool = NULL;
+    acre_vk_pool_options options = {.request = {.usage = ACRE_VK_GPU}, .page_bytes = MIB};
+    OK(acre_vk_pool_create(w.vk, &options, &pool));
+    acre_vk_request in = {.pool = pool};
+    acre_vk_allocation a = take(MIB, &in), b = take(MIB, &in);
+    acre_vk_block_info info;
+    OK(acre_vk_get_info(w.vk, a.handle, &info));
+    assert_int_equal(a.size, info.page_bytes);
+    assert_false(a.dedicated || info.allocation.dedicated);
+    OK(acre_vk_swap(w.vk, a.handle, b.handle)); /* which dedicated blocks cannot */
+    OK(acre_vk_free(w.vk, a.handle));
+    OK(acre_vk_free(w.vk, b.handle));
+    OK(acre_vk_pool_destroy(w.vk, pool));
+    world_close(0);
+}
+
 /* --- swap --------------------------------------------------------------------------------------------------------- */
 
 static void swapped_blocks_trade_places_and_keep_their_names(void **state)
@@ -631,6 +654,7 @@ int main(void)
         WORLD_TEST(the_programs_callbacks_reach_the_driver),
         WORLD_TEST(memory_for_device_addresses_is_made_for_them),
         WORLD_TEST(a_pool_keeps_to_its_pages),
+        WORLD_TEST(a_block_that_fills_its_page_is_still_the_pools),
         WORLD_TEST(swapped_blocks_trade_places_and_keep_their_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
