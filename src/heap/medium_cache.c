@@ -112,10 +112,12 @@ void *medium_cache_refill(medium_cache *mc, struct medium *m, size_t bytes, bool
 /* Lists, sizes and handles of the entries may be half-written; the block's own handle knows whether it is cached. */
 void medium_cache_adopt(medium_cache *mc)
 {
+    const void *front = mc->front.block;
     for (uint32_t e = 0; e <= MEDIUM_CACHE_ENTRIES; e++) {
         medium_cached *c = e ? &mc->entry[e] : &mc->front;
         void *block = c->block;
         c->block = NULL;
+        if (e && block == front) continue; /* it was on its way from the front into its bin */
         medium_range *r = block ? medium_range_of(block) : NULL;
         bool cached = false;
         if (r) medium_usable(r, block, &cached);

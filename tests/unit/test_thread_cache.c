@@ -327,9 +327,28 @@ static void memory_passed_from_one_thread_to_another_does_not_pile_up(void **sta
     destroy();
 }
 
+/* What a fork finds when it comes between two stores of a free. */
+static void a_block_on_its_way_from_the_front_is_adopted_once(void **state)
+{
+    (void)state;
+    make((acre_heap_options){0});
+    assert_int_equal(acre_heap_free(heap, acre_heap_alloc(heap, 20000, 0, NULL)), ACRE_OK);
+    thread_cache *tc = heap_thread_cache(heap);
+    assert_non_null(tc->medium.front.block);
+    medium_cache_file(&tc->medium, &tc->medium.front); /* and the front still has it */
+    medium_cache_adopt(&tc->medium);
+    medium_usage usage;
+    medium_usage_read(&heap->medium, &usage);
+    assert_int_equal(usage.used, 0);
+    assert_int_equal(usage.resting, medium_round(20000));
+    assert_true(medium_check(&heap->medium));
+    destroy();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_block_on_its_way_from_the_front_is_adopted_once),
         cmocka_unit_test(a_thread_that_ends_returns_everything),
         cmocka_unit_test(blocks_outlive_the_thread_that_made_them),
         cmocka_unit_test(destructors_may_allocate_and_free_after_the_cache_is_gone),
