@@ -455,19 +455,17 @@ static void merge_hot(medium *m)
     }
 }
 
-/* Merges up to `most` resting blocks, those of the largest sizes first. Returns the bytes. */
-static size_t merge_resting(medium *m, uint32_t most)
+/* Merges the hot blocks, and up to `most` of those in the lists, the largest sizes first. */
+static void merge_resting(medium *m, uint32_t most)
 {
     medium_quick *q = &m->quick;
     merge_hot(m);
-    size_t before = q->bytes;
     for (uint32_t w = (MEDIUM_BINS + 63) / 64; w-- > 0 && most > 0;)
         while (q->bins[w] && most > 0) {
             void *p = wake(m, w * 64 + bits_highest(q->bins[w]));
             release_block(m, medium_range_of(p), p);
             most--;
         }
-    return before - q->bytes;
 }
 
 /* How much may rest. It is fragmentation as long as it does (a heap of buffers got 9% larger where 1,024 blocks rested
@@ -537,8 +535,10 @@ static void *alloc_merged(medium *m, size_t size, size_t align, const void *site
     uint32_t t = tier_of(size);
     uint32_t granule_log2 = tiers[t].granule_log2;
     unsigned align_log2 = align > ((size_t)1 << granule_log2) ? bits_highest(align) - granule_log2 : 0;
-    if (!account_charge(m->account, size) &&
-        !(merge_resting(m, UINT32_MAX) && account_charge(m->account, size))) return NULL;
+    if (!account_charge(m->account, size)) {
+        merge_resting(m, UINT32_MAX); /* what rests counts as held, hot blocks as well */
+        if (!account_charge(m->account, size)) return NULL;
+    }
     medium_range *r;
     uint32_t node = take_node(m, t, (uint32_t)(size >> granule_log2), align_log2, &r);
     if (node == 0) goto credit;
@@ -579,16 +579,17 @@ static void clear_block(const medium *m, char *p, size_t bytes, size_t from, con
     else memset(p, 0, bytes);
 }
 
-uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count)
+/* A block (blocks[0]) and, if it rested, up to count - 1 more of its size that do. */
+static uint32_t take(medium *m, size_t bytes, size_t align, bool zero, const void *site, bool may_have_rested,
+                     void **blocks, uint32_t count)
 {
-    if (wrong_thread(m)) return 0;
     size_t size = medium_round(bytes), from = 0;
     uint32_t n = 0, bin = medium_bin(size);
     uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
     enter(m);
-    while (n < count && m->quick.head[bin]) blocks[n++] = wake(m, bin);
+    while (may_have_rested && n < count && m->quick.head[bin]) blocks[n++] = wake(m, bin);
     bool rested = n > 0;
-    if (n == 0 && (blocks[0] = alloc_merged(m, size, 0, NULL, old_touched, &from)) != NULL) n = 1;
+    if (!rested && (blocks[0] = alloc_merged(m, size, align, site, old_touched, &from)) != NULL) n = 1;
     m->allocs += n;
     count_used(m, n * size, 0);
     size_t held = m->touched;
@@ -598,25 +599,18 @@ uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t
     return n;
 }
 
+uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count)
+{
+    return wrong_thread(m) ? 0 : take(m, bytes, 0, zero, NULL, true, blocks, count);
+}
+
 void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void *site)
 {
     if (bytes > MEDIUM_SIZE_MAX || align > region_bytes() || wrong_thread(m)) return NULL;
-    size_t size = medium_round(bytes), from = 0;
-    uint32_t bin = medium_bin(size);
-    uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
-    enter(m);
     /* Any block is aligned to 256 bytes. A budget that was lowered refuses what rests, too. */
-    bool rested = align <= 256 && !site && m->quick.head[bin] && account_has_room(m->account, 0);
-    char *p = rested ? wake(m, bin) : alloc_merged(m, size, align, site, old_touched, &from);
-    if (p) {
-        m->allocs++;
-        count_used(m, size, 0);
-    }
-    size_t held = m->touched;
-    leave(m);
-    if (p && !rested) populate(m, p, size, from, old_touched, held);
-    if (p && zero) clear_block(m, p, bytes, from, rested ? NULL : old_touched);
-    return p;
+    bool may_have_rested = align <= 256 && !site && account_has_room(m->account, 0);
+    void *block;
+    return take(m, bytes, align, zero, site, may_have_rested, &block, 1) ? block : NULL;
 }
 
 acre_status medium_free(medium *m, void *p)

@@ -15,11 +15,10 @@
  *   live[page]              blocks that touch the 2 MiB page; at 0 the page can go back to the system, wherever it lies
  *   touched[64 KiB]         a bit: may hold something other than zero, so that zeroed memory is not cleared again
  *
- * A block that comes back rests in a *quick list* of its size first, neither split nor merged, so that the next request
- * for that size costs a few loads (lazy coalescing: Weinstock's quick fit, 1976). Resting blocks are merged, the
- * largest
- * first, before any request is served from memory that nothing has touched yet, by age, and beyond QUICK_BLOCKS of
- * them: they make work cheaper, never the heap larger.
+ * A block of tier 0 that comes back rests in a *quick list* of its size first, neither split nor merged, so that the
+ * next request for that size costs a few loads (lazy coalescing: Weinstock's quick fit, 1976). Resting blocks are
+ * merged, the largest first: all of them before a request is served from memory that nothing has touched yet, and some
+ * by age, count and bytes. Of larger ones, which cost more to touch than to find, MEDIUM_HOT at most rest.
  *
  * Empty pages stay committed for a while and go back oldest first: by age, by budget, on trim (which also gives back
  * the whole untouched-by-blocks 64 KiB pieces inside of pages in use).
@@ -41,8 +40,8 @@ enum { MEDIUM_TIERS = 3, MEDIUM_PAGE_SHIFT = 21 };
 /* A block must be larger than its tier's unit; alignment alone can send a small request here. */
 #define MEDIUM_SIZE_MIN ((size_t)4096 + 256)
 enum { MEDIUM_LOG2_MIN = 12, MEDIUM_LOG2_MAX = 25 }; /* sizes are in (2^12, 2^25] */
-/* By log2(size - 1): what sizes are rounded to. Not finer than the tier's granule, nor than 1/64 of the power of two.
- * */
+/* By log2(size - 1): what sizes are rounded to. Not finer than the tier's granule, nor than 1/64 of the power
+ * of two. */
 static const uint8_t medium_step_log2[MEDIUM_LOG2_MAX - MEDIUM_LOG2_MIN] = {
     8, 8, 8, 9, 10, 12, 12, 13, 16, 16, 16, 17, 18,
 };

@@ -289,6 +289,16 @@ static void a_budget_counts_what_rests_as_free(void **state)
     give(p);
 }
 
+static void a_budget_counts_a_hot_block_as_free(void **state)
+{
+    (void)state;
+    acc.budget = 4 * MIB;
+    char *p = take(3 * MIB);
+    assert_true(medium_hot_put(&m, medium_handle_of(medium_range_of(p), p), p));
+    give(take(2 * MIB)); /* does not fit beside it */
+    assert_true(medium_check(&m));
+}
+
 static void a_range_holds_as_many_of_the_smallest_blocks_as_fit(void **state)
 {
     (void)state;
@@ -585,6 +595,7 @@ int main(void)
         MEDIUM_TEST(a_freed_block_rests_and_serves_its_own_size_next),
         MEDIUM_TEST(what_rests_is_merged_before_fresh_memory_is_touched),
         MEDIUM_TEST(a_budget_counts_what_rests_as_free),
+        MEDIUM_TEST(a_budget_counts_a_hot_block_as_free),
         MEDIUM_TEST(a_range_holds_as_many_of_the_smallest_blocks_as_fit),
         MEDIUM_TEST(few_blocks_rest_at_a_time),
         MEDIUM_TEST(empty_pages_go_back_by_age_and_by_budget),
