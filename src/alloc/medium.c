@@ -349,23 +349,33 @@ static bool take_recent(medium_range *r, size_t at)
 }
 
 /* The touched 64 KiB pieces of a hole go back while the pages around them stay. */
-static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to, bool second_chance)
+static size_t purge_hole(medium *m, medium_range *r, size_t from, size_t to)
 {
     size_t bytes = 0;
     from = align_up(from, CHUNK_BYTES);
     to = align_down(to, CHUNK_BYTES);
-    for (size_t at = from; at < to;) {
-        size_t end = at;
-        while (end < to && is_touched(r, end) && !(second_chance && take_recent(r, end))) end += CHUNK_BYTES;
-        if (end == at) {
-            at += CHUNK_BYTES;
-            continue;
-        }
-        if (provider_decommit(m->provider, r->base + at, end - at) &&
+    for (size_t at = from, end; at < to; at = end + CHUNK_BYTES) { /* what ends a run is not touched */
+        for (end = at; end < to && is_touched(r, end);) end += CHUNK_BYTES;
+        if (end > at && provider_decommit(m->provider, r->base + at, end - at) &&
             provider_commit(m->provider, r->base + at, end - at))
             bytes += untouch(r, at, end);
-        at = end;
     }
+    return bytes;
+}
+
+/* Likewise, but not those that a block has lain on since the last look, which forgets that one did, and `most` bytes at
+ * most. *looked: where it stopped. */
+static size_t purge_old(medium *m, medium_range *r, size_t from, size_t to, size_t most, size_t *looked)
+{
+    size_t bytes = 0, at = align_up(from, CHUNK_BYTES), run = at;
+    to = align_down(to, CHUNK_BYTES);
+    for (;; at += CHUNK_BYTES) {
+        if (at < to && bytes + (at - run) < most && is_touched(r, at) && !take_recent(r, at)) continue;
+        if (at > run) bytes += purge_hole(m, r, run, at);
+        if (at >= to || bytes >= most) break;
+        run = at + CHUNK_BYTES;
+    }
+    *looked = at;
     return bytes;
 }
 
@@ -645,7 +655,7 @@ acre_status medium_free(medium *m, void *p)
         uint32_t hole = release_block(m, r, p);
         if (over && medium_block_bytes(r, hole) >= PURGE_HOLE_BYTES && can_purge_holes(m)) {
             size_t start = (size_t)coalesce_offset(&r->core, hole) << r->granule_log2;
-            m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole), false);
+            m->given_back += purge_hole(m, r, start, start + medium_block_bytes(r, hole));
         }
     }
     mind_what_is_kept(m, 1);
@@ -716,7 +726,7 @@ size_t medium_trim(medium *m, size_t keep_bytes)
                 for (uint32_t n = coalesce_first(&r->core); n; n = coalesce_next(&r->core, n))
                     if (coalesce_is_hole(&r->core, n)) {
                         size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
-                        m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n), false);
+                        m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n));
                     }
             /* Free spaces leave the end of the range; an empty range goes back to the space. */
             uint32_t last = coalesce_last(&r->core);
@@ -749,14 +759,17 @@ static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t
     if (n == 0) {
         if (now - r->round_ms < delay_ms / 2) return most;
         r->round_ms = now;
+        r->looked = 0;
         n = coalesce_first(&r->core);
     } else if (n >= r->core.node_fresh || !(coalesce_is_hole(&r->core, n) || coalesce_is_used(&r->core, n))) {
         n = coalesce_first(&r->core); /* the node is gone: begin again */
     }
-    for (; most > 0 && n && m->given_back < until; most--, n = coalesce_next(&r->core, n)) {
+    for (; most > 0 && n; most--, n = coalesce_next(&r->core, n)) {
         if (!coalesce_is_hole(&r->core, n)) continue;
-        size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2;
-        m->given_back += purge_hole(m, r, from, from + medium_block_bytes(r, n), true);
+        size_t from = (size_t)coalesce_offset(&r->core, n) << r->granule_log2, to = from + medium_block_bytes(r, n);
+        if (from < r->looked) from = r->looked;
+        if (from < to) m->given_back += purge_old(m, r, from, to, until - m->given_back, &r->looked);
+        if (m->given_back >= until) break; /* the node is looked at again, from there on */
     }
     r->look = n;
     return most;

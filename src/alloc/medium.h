@@ -99,6 +99,7 @@ typedef struct medium_range {
     uint64_t *recent;   /* likewise: a block lay on it since medium_tick last looked */
     uint32_t look;      /* node where medium_tick goes on, may be stale; 0 = the round is over */
     uint32_t round_ms;  /* when it began */
+    size_t looked;      /* pieces below have been looked at in this round */
     void *tables;       /* the three above and the core's nodes, one reservation */
     size_t table_bytes;
     char *nodes_at;     /* where the core's parts live: part i at nodes_at + i * node_part_bytes */

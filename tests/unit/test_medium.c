@@ -349,6 +349,53 @@ static void empty_pages_go_back_by_age_and_by_budget(void **state)
     assert_true(probe_resident(p, 16 * MIB) <= 4 * MIB);
 }
 
+/* A second chance for each 64 KiB piece, also for one that lies beside pieces which have had theirs. */
+static void holes_inside_of_pages_go_back_when_no_block_lay_there_lately(void **state)
+{
+    (void)state;
+    enum { EFFORT = 8 };
+    m.policy = (page_policy){.delay_ms = 500, .cache_bytes_max = SIZE_MAX};
+    void *before = take(256 * KIB);
+    char *p = take(512 * KIB), *q = take(256 * KIB);
+    void *after = take(256 * KIB);
+    memset(p, 1, 768 * KIB);
+    assert_ptr_equal(p + 512 * KIB, q);
+    give(p);
+    medium_tick(&m, 500, EFFORT); /* a block has lain on p since the last look, of which this is the first */
+    assert_int_equal(probe_resident(p, 768 * KIB), 768 * KIB);
+    give(q);
+    fake_os_advance_ms(250);
+    medium_tick(&m, 500, EFFORT);
+    assert_int_equal(probe_resident(p, 512 * KIB), 0);
+    assert_int_equal(probe_resident(q, 256 * KIB), 256 * KIB);
+    fake_os_advance_ms(250);
+    medium_tick(&m, 500, EFFORT);
+    assert_int_equal(probe_resident(p, 768 * KIB), 0);
+    give(before);
+    give(after);
+}
+
+static void a_tick_gives_back_a_part_of_a_large_hole(void **state)
+{
+    (void)state;
+    m.policy = (page_policy){.delay_ms = 500, .cache_bytes_max = SIZE_MAX};
+    void *pin[2];
+    char *p = take(MIB);
+    pin[0] = take(MIB); /* the first MiB of a page is a hole later, the other is not */
+    memset(p, 1, MIB);
+    pin[1] = take(MIB);
+    give(p);
+    medium_tick(&m, 500, 1);
+    fake_os_advance_ms(250);
+    medium_tick(&m, 500, 1);
+    size_t left = probe_resident(p, MIB);
+    assert_in_range(left, MIB / 2, MIB - CHUNK_BYTES);
+    for (int i = 0; i < 4; i++) medium_tick(&m, 500, 1); /* it goes on where it stopped, in the same round */
+    assert_int_equal(probe_resident(p, MIB), 0);
+    give(pin[0]);
+    give(pin[1]);
+}
+
 static void ranges_grow_by_spaces_and_return_to_the_space(void **state)
 {
     (void)state;
@@ -599,6 +646,8 @@ int main(void)
         MEDIUM_TEST(a_range_holds_as_many_of_the_smallest_blocks_as_fit),
         MEDIUM_TEST(few_blocks_rest_at_a_time),
         MEDIUM_TEST(empty_pages_go_back_by_age_and_by_budget),
+        MEDIUM_TEST(holes_inside_of_pages_go_back_when_no_block_lay_there_lately),
+        MEDIUM_TEST(a_tick_gives_back_a_part_of_a_large_hole),
         MEDIUM_TEST(ranges_grow_by_spaces_and_return_to_the_space),
         MEDIUM_TEST(free_spaces_leave_the_end_of_a_range),
         MEDIUM_TEST(any_power_of_two_up_to_a_megabyte_is_an_alignment),
