@@ -594,18 +594,23 @@ static uint32_t take(medium *m, size_t bytes, size_t align, bool zero, const voi
                      void **blocks, uint32_t count)
 {
     size_t size = medium_round(bytes), from = 0;
-    uint32_t n = 0, bin = medium_bin(size);
+    uint32_t n = 0;
     uint64_t old_touched[MEDIUM_SIZE_MAX / CHUNK_BYTES / 64 + 2];
     enter(m);
-    while (may_have_rested && n < count && m->quick.head[bin]) blocks[n++] = wake(m, bin);
-    bool rested = n > 0;
-    if (!rested && (blocks[0] = alloc_merged(m, size, align, site, old_touched, &from)) != NULL) n = 1;
+    uint32_t bin = may_have_rested ? medium_near_bin(m->quick.bins, medium_bin(size)) : MEDIUM_BIN_NONE;
+    bool rests = bin != MEDIUM_BIN_NONE;
+    if (rests) {
+        size = medium_usable(medium_range_of(m->quick.head[bin]), m->quick.head[bin], NULL);
+        while (n < count && m->quick.head[bin]) blocks[n++] = wake(m, bin);
+    } else if ((blocks[0] = alloc_merged(m, size, align, site, old_touched, &from)) != NULL) {
+        n = 1;
+    }
     m->allocs += n;
     count_used(m, n * size, 0);
     size_t held = m->touched;
     leave(m);
-    if (n && !rested) populate(m, blocks[0], size, from, old_touched, held);
-    if (n && zero) clear_block(m, blocks[0], bytes, from, rested ? NULL : old_touched);
+    if (n && !rests) populate(m, blocks[0], size, from, old_touched, held);
+    if (n && zero) clear_block(m, blocks[0], bytes, from, rests ? NULL : old_touched);
     return n;
 }
 

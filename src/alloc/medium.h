@@ -159,6 +159,16 @@ static inline uint32_t medium_bin(size_t rounded)
     unsigned log2 = bits_highest(rounded - 1);
     return (log2 - MEDIUM_LOG2_MIN) * 64 + (uint32_t)(((rounded - 1) >> (log2 - 6)) & 63);
 }
+/* Of the blocks that are kept, one that is up to an eighth larger than the request's size will do: with sizes as fine
+ * as these the very size is seldom there, and what is not found is split off elsewhere. */
+enum { MEDIUM_NEAR = 8 };
+static inline bool medium_is_near(uint32_t bin, uint32_t wanted) { return bin - wanted <= MEDIUM_NEAR; }
+/* The first such bin whose bit is set; MEDIUM_BIN_NONE: none. Those of the next doubling are not looked at. */
+static inline uint32_t medium_near_bin(const uint64_t *bins, uint32_t wanted)
+{
+    uint64_t near = bins[wanted >> 6] >> (wanted & 63) & (((uint64_t)2 << MEDIUM_NEAR) - 1);
+    return near ? wanted + bits_lowest(near) : MEDIUM_BIN_NONE;
+}
 /* The bin of the live block; MEDIUM_BIN_NONE: it was resized to a size that no request rounds to. */
 static inline uint32_t medium_handle_bin(const medium_handle *h) { return h->node >> MEDIUM_NODE_BITS; }
 
@@ -169,8 +179,7 @@ void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void 
 /* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
 acre_status medium_free(medium *m, void *p);
 /* For thread caches, in one go. _take: a block of `bytes` (blocks[0], zeroed if so asked), and up to count - 1 more
- * that
- * rest; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit
+ * that rest and are as large; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit
  * set, which stays. */
 uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count);
 size_t medium_give(medium *m, void *const *blocks, uint32_t count);
@@ -242,11 +251,11 @@ static inline void *medium_hot_take(medium *m, uint32_t bin)
 {
     _Atomic(void *) *place = &m->quick.hot[bin % MEDIUM_HOT];
     void *p = atomic_load_explicit(place, memory_order_relaxed);
-    if (!p || medium_handle_bin(medium_handle_of(medium_range_of(p), p)) != bin) return NULL;
+    if (!p || !medium_is_near(medium_handle_bin(medium_handle_of(medium_range_of(p), p)), bin)) return NULL;
     p = atomic_exchange_explicit(place, NULL, memory_order_acquire);
     if (unlikely(!p)) return NULL;
     medium_handle *h = medium_handle_of(medium_range_of(p), p);
-    if (unlikely(medium_handle_bin(h) != bin)) { /* another one by now */
+    if (unlikely(!medium_is_near(medium_handle_bin(h), bin))) { /* another one by now */
         medium_give(m, &p, 1);
         return NULL;
     }

@@ -27,6 +27,7 @@ static void *take_out(medium_cache *mc, uint32_t e)
     void *block = c->block;
     if (c->prev) mc->entry[c->prev].next = c->next;
     else mc->head[c->bin] = c->next;
+    if (!mc->head[c->bin]) mc->bins[c->bin >> 6] &= ~((uint64_t)1 << (c->bin & 63));
     mc->entry[c->next].prev = c->prev;
     mc->bytes -= c->bytes;
     c->block = NULL;
@@ -62,6 +63,8 @@ bool medium_cache_give(medium_cache *mc, uint32_t count)
 static bool grow(medium_cache *mc, uint32_t threads)
 {
     size_t share = mc->touched_seen / 16 / (threads ? threads : 1);
+    size_t least = MIB / (1 + threads / 8);
+    if (share < least) share = least;
     if (share > mc->bytes_most) share = mc->bytes_most;
     if (mc->refills == 0 || mc->bytes_max * 2 > share) return false;
     mc->bytes_max *= 2;
@@ -99,8 +102,9 @@ void *medium_cache_refill(medium_cache *mc, struct medium *m, size_t bytes, bool
     if (n == 0) return NULL;
     mc->refills++;
     for (uint32_t i = n; --i > 0;) {
-        medium_cached c = {.block = blocks[i], .handle = medium_handle_of(medium_range_of(blocks[i]), blocks[i])};
-        c.bytes = (uint32_t)medium_round(bytes);
+        const medium_range *r = medium_range_of(blocks[i]);
+        medium_cached c = {.block = blocks[i], .handle = medium_handle_of(r, blocks[i])};
+        c.bytes = (uint32_t)medium_usable(r, blocks[i], NULL);
         c.bin = (uint16_t)medium_handle_bin(c.handle);
         medium_handle_set_cached(c.handle, true);
         if (medium_cache_may_file(mc, c.bytes)) medium_cache_file(mc, &c);
@@ -148,13 +152,15 @@ bool medium_cache_check(const medium_cache *mc)
 {
     size_t bytes = 0;
     uint64_t listed[MEDIUM_CACHE_WORDS] = {0};
-    for (uint32_t bin = 0; bin < MEDIUM_BINS; bin++)
+    for (uint32_t bin = 0; bin < MEDIUM_BINS; bin++) {
+        if ((mc->bins[bin >> 6] >> (bin & 63) & 1) != (mc->head[bin] != 0)) return false;
         for (uint32_t e = mc->head[bin], prev = 0; e; prev = e, e = mc->entry[e].next) {
             const medium_cached *c = &mc->entry[e];
             if (c->bin != bin || c->prev != prev || (listed[e >> 6] >> (e & 63) & 1) || !check_cached(c)) return false;
             listed[e >> 6] |= (uint64_t)1 << (e & 63);
             bytes += c->bytes;
         }
+    }
     bool ok = !mc->front.block || check_cached(&mc->front);
     for (uint32_t w = 0; w < MEDIUM_CACHE_WORDS; w++) ok = ok && listed[w] == held_in(mc, w);
     return ok && !(mc->spare[0] & 1) && bytes == mc->bytes && bytes <= mc->bytes_max;

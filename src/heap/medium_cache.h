@@ -1,7 +1,7 @@
 /* medium_cache: the blocks over 4 KiB that a thread has freed lately, by size.
  *
  * A request and a freed block meet in a *bin*, one per size that medium_round can give: 64 per doubling from 4 KiB to
- * 32 MiB. A bin is a list, latest first, threaded through a few dozen entries. An entry knows its block's handle, and
+ * 32 MiB; a block that is up to an eighth larger will do. A bin is a list, latest first, threaded through 127 entries. An entry knows its block's handle, and
  * the handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
  *
  * The latest block of all stands in front, in a place of its own: a program that takes and frees one block again and
@@ -11,7 +11,7 @@
  * larger than a quarter of that. What must make room goes half of the entries at a time, by their places, which is
  * roughly oldest first, and to the medium's quick lists under one lock. bytes_max starts small and doubles when blocks
  * are given back that had to be asked for again, to a share of what the heap holds (a sixteenth), divided by the
- * threads; it starts again when the thread has been idle. Part of a thread cache: one thread's. */
+ * threads, or to 1 MiB (of many threads less), whichever is more; it starts again when the thread has been idle. Part of a thread cache: one thread's. */
 #ifndef ACRE_HEAP_MEDIUM_CACHE_H
 #define ACRE_HEAP_MEDIUM_CACHE_H
 
@@ -37,29 +37,32 @@ typedef struct medium_cache {
     size_t touched_seen; /* what the medium last said that it has touched */
     uint32_t refills;  /* since bytes_max last grew or something was given back */
     uint8_t hand;      /* where the search for the oldest goes on */
+    uint64_t bins[MEDIUM_BINS / 64]; /* bit b: head[b] is one */
     uint8_t head[MEDIUM_BINS];
     medium_cached entry[MEDIUM_CACHE_ENTRIES + 1]; /* entry[0] takes stores that are for nobody */
 } medium_cache;
 
 void medium_cache_init(medium_cache *mc, size_t bytes_most);
 
-/* A block of the size that the request rounds to; NULL: none is cached. */
+/* A block of the size that the request rounds to, or a little larger; NULL: none is cached. */
 static inline void *medium_cache_take(medium_cache *mc, size_t bytes)
 {
     uint32_t bin = medium_bin(medium_round(bytes));
     medium_cached *c = &mc->front;
     void *block = c->block;
-    if (block && c->bin == bin) {
+    if (block && medium_is_near(c->bin, bin)) {
         medium_handle_set_cached(c->handle, false);
         atomic_signal_fence(memory_order_release); /* a fork in between believes the handle */
         c->block = NULL;
         return block;
     }
+    bin = medium_near_bin(mc->bins, bin);
+    if (bin == MEDIUM_BIN_NONE) return NULL;
     uint32_t e = mc->head[bin];
-    if (e == 0) return NULL;
     c = &mc->entry[e];
     block = c->block;
     mc->head[bin] = c->next;
+    mc->bins[bin >> 6] ^= (uint64_t)(c->next == 0) << (bin & 63);
     mc->entry[c->next].prev = 0;
     mc->bytes -= c->bytes;
     medium_handle_set_cached(c->handle, false);
@@ -84,6 +87,7 @@ static inline void medium_cache_file(medium_cache *mc, const medium_cached *from
     c->prev = 0;
     mc->entry[c->next].prev = (uint8_t)e;
     mc->head[bin] = (uint8_t)e;
+    mc->bins[bin >> 6] |= (uint64_t)1 << (bin & 63);
 }
 
 static inline bool medium_cache_may_file(const medium_cache *mc, size_t bytes)

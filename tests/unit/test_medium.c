@@ -259,6 +259,22 @@ static void a_freed_block_rests_and_serves_its_own_size_next(void **state)
     assert_true(medium_check(&m));
 }
 
+static void what_rests_serves_requests_that_are_a_little_smaller(void **state)
+{
+    (void)state;
+    char *a = take(40 * KIB), *pin = take(40 * KIB);
+    give(a);
+    assert_true(take(36 * KIB - 512) != a); /* nine sizes smaller */
+    assert_int_equal(usage().resting, 40 * KIB);
+    char *b = take(36 * KIB);
+    assert_ptr_equal(b, a);
+    assert_int_equal(usable(b), 40 * KIB);
+    assert_int_equal(usage().used, 36 * KIB - 512 + 80 * KIB);
+    assert_true(medium_check(&m));
+    give(b);
+    give(pin);
+}
+
 static void what_rests_is_merged_before_fresh_memory_is_touched(void **state)
 {
     (void)state;
@@ -640,6 +656,7 @@ int main(void)
         MEDIUM_TEST(a_block_that_cannot_get_pages_does_not_grow),
         MEDIUM_TEST(a_page_goes_back_between_two_live_blocks),
         MEDIUM_TEST(a_freed_block_rests_and_serves_its_own_size_next),
+        MEDIUM_TEST(what_rests_serves_requests_that_are_a_little_smaller),
         MEDIUM_TEST(what_rests_is_merged_before_fresh_memory_is_touched),
         MEDIUM_TEST(a_budget_counts_what_rests_as_free),
         MEDIUM_TEST(a_budget_counts_a_hot_block_as_free),

@@ -232,7 +232,7 @@ static void a_thread_keeps_few_bytes_of_larger_blocks(void **state)
             size_t medium_bytes;
             kept(blocks, &medium_bytes);
             /* One block that is big beside the bound may stay, unless nothing may. */
-            size_t bound = bounds[b] ? bounds[b] : 256 << 10, most = 2 * bound;
+            size_t bound = bounds[b] ? bounds[b] : 1 << 20, most = 2 * bound;
             if (medium_bytes > most)
                 fail_msg("%zu bytes are kept of blocks of %zu, the bound is %zu", medium_bytes, sizes[s], most);
         }
@@ -250,6 +250,31 @@ static void what_a_thread_freed_it_gets_again_at_once(void **state)
         assert_int_equal(acre_heap_free(heap, p), ACRE_OK);
         assert_ptr_equal(acre_heap_alloc(heap, sizes[s], 0, NULL), p);
         assert_int_equal(acre_heap_free(heap, p), ACRE_OK);
+    }
+    destroy();
+}
+
+/* Sizes of a larger block are as fine as a 64th; what a thread keeps may serve a request that is a little smaller. */
+static void a_block_that_is_a_little_larger_will_do(void **state)
+{
+    (void)state;
+    make((acre_heap_options){0});
+    const size_t size = 40 * KIB;
+    void *a = acre_heap_alloc(heap, size, 0, NULL), *b = acre_heap_alloc(heap, size, 0, NULL);
+    for (int behind = 0; behind < 2; behind++) { /* in front of the bins, then in them */
+        assert_int_equal(acre_heap_free(heap, a), ACRE_OK);
+        if (behind) assert_int_equal(acre_heap_free(heap, b), ACRE_OK);
+        void *larger = acre_heap_alloc(heap, size + 512, 0, NULL), 
+             *much_smaller = acre_heap_alloc(heap, 36 * KIB - 512, 0, NULL);
+        assert_true(larger != a && much_smaller != a);
+        void *smaller = acre_heap_alloc(heap, 36 * KIB, 0, NULL);
+        assert_true(smaller == a || smaller == b);
+        assert_int_equal(acre_usable_size(smaller), size);
+        assert_true(acre_heap_check(heap));
+        assert_int_equal(acre_heap_free(heap, larger), ACRE_OK);
+        assert_int_equal(acre_heap_free(heap, much_smaller), ACRE_OK);
+        if (!behind) a = smaller;
+        else assert_int_equal(acre_heap_free(heap, smaller), ACRE_OK);
     }
     destroy();
 }
@@ -354,6 +379,7 @@ int main(void)
         cmocka_unit_test(destructors_may_allocate_and_free_after_the_cache_is_gone),
         cmocka_unit_test(a_thread_keeps_few_bytes_of_each_size),
         cmocka_unit_test(a_thread_keeps_few_bytes_of_larger_blocks),
+        cmocka_unit_test(a_block_that_is_a_little_larger_will_do),
         cmocka_unit_test(what_a_thread_freed_it_gets_again_at_once),
         cmocka_unit_test(a_size_that_is_no_longer_used_is_not_kept),
         cmocka_unit_test(memory_passed_from_one_thread_to_another_does_not_pile_up),
