@@ -249,11 +249,19 @@ static bool decommit_page(medium *m, medium_page *page)
     return true;
 }
 
-static void give_back(medium *m, size_t keep_bytes, uint32_t now, uint32_t delay_ms, unsigned most)
+/* Oldest first, `most` of them; those of tier `but` stay (MEDIUM_TIERS: none does). */
+static void give_back(medium *m, size_t keep_bytes, uint32_t now, uint32_t delay_ms, unsigned most, uint32_t but)
 {
-    while (most-- > 0 && m->empty_tail &&
-           (m->cached > keep_bytes || (uint32_t)(now - m->empty_tail->emptied_ms) >= delay_ms)) {
-        medium_page *page = m->empty_tail;
+    enum { PASSED_MAX = 8 };
+    unsigned passed = 0;
+    for (medium_page *page = m->empty_tail, *before; page && most > 0; page = before) {
+        before = page->prev;
+        if (m->cached <= keep_bytes && (uint32_t)(now - page->emptied_ms) < delay_ms) return;
+        if (but < MEDIUM_TIERS && range_of_page(m, page)->tier == but) {
+            if (++passed == PASSED_MAX) return;
+            continue;
+        }
+        most--;
         if (decommit_page(m, page)) continue;
         empty_remove(m, page); /* not now: try again after the others */
         empty_push(m, page, now);
@@ -501,7 +509,7 @@ static void mind_what_is_kept(medium *m, uint32_t added)
     if (due) merge_resting(m, QUICK_MERGE);
     m->checked_ms = now;
     /* A page takes 0.15 ms: no more than one, unless a limit was set. */
-    give_back(m, most, (uint32_t)now, m->policy.delay_ms, over ? PAGES : 1);
+    give_back(m, most, (uint32_t)now, m->policy.delay_ms, over ? PAGES : 1, MEDIUM_TIERS);
 }
 
 size_t medium_give(medium *m, void *const *blocks, uint32_t count)
@@ -722,7 +730,7 @@ size_t medium_trim(medium *m, size_t keep_bytes)
     enter(m);
     uint64_t before = m->given_back;
     merge_resting(m, UINT32_MAX);
-    give_back(m, keep_bytes, (uint32_t)os_now_ms(), UINT32_MAX, UINT32_MAX);
+    give_back(m, keep_bytes, (uint32_t)os_now_ms(), UINT32_MAX, UINT32_MAX, MEDIUM_TIERS);
     size_t page = provider_page_bytes(m->provider);
     for (uint32_t t = 0; t < MEDIUM_TIERS && keep_bytes == 0; t++) {
         for (medium_range **link = &m->ranges[t]; *link;) {
@@ -780,18 +788,19 @@ static uint32_t look_at_holes(medium *m, medium_range *r, uint32_t now, uint32_t
     return most;
 }
 
-void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort)
+void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort, size_t growing)
 {
     enum { PAGES = 1, NODES = 64, BYTES = 256 * 1024 };
     if (m->single_thread ? wrong_thread(m) : !lock_try(&m->lock)) return;
     uint64_t now = os_now_ms();
     m->checked_ms = now;
+    uint32_t but = growing ? tier_of(growing) : MEDIUM_TIERS;
     merge_resting(m, QUICK_MERGE * effort);
-    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, PAGES * effort);
+    give_back(m, m->policy.cache_bytes_max, (uint32_t)now, delay_ms, PAGES * effort, but);
     uint32_t most = can_purge_holes(m) ? NODES * effort : 0;
     uint64_t until = m->given_back + (uint64_t)BYTES * effort;
     for (uint32_t t = 0; t < MEDIUM_TIERS; t++)
-        for (medium_range *r = m->ranges[t]; r && most > 0 && m->given_back < until; r = r->next)
+        for (medium_range *r = m->ranges[t]; t != but && r && most > 0 && m->given_back < until; r = r->next)
             most = look_at_holes(m, r, (uint32_t)now, delay_ms, most, until);
     leave(m);
 }

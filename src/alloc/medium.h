@@ -235,8 +235,9 @@ static inline const void *medium_site(const medium_range *r, uint32_t node)
 size_t medium_trim(medium *m, size_t keep_bytes);
 /* Gives back a few pages that have been empty for delay_ms, and looks into a few holes between blocks: a 64 KiB piece
  * that no block has lain on since the last look goes back; looks begin at least delay_ms / 2 after each other. Work is
- * bounded by effort, 1 for what an allocation may cost; nothing is done while somebody else is at it. */
-void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort);
+ * bounded by effort, 1 for what an allocation may cost; nothing is done while somebody else is at it. growing: a size
+ * whose tier just grew and will want what it has; 0: none. */
+void medium_tick(medium *m, uint32_t delay_ms, uint32_t effort, size_t growing);
 void medium_destroy(medium *m);
 bool medium_check(medium *m);
 /* O(ranges + holes). Of a medium of another thread (single_thread) only what its counters say. */
@@ -251,11 +252,11 @@ static inline void *medium_hot_take(medium *m, uint32_t bin)
 {
     _Atomic(void *) *place = &m->quick.hot[bin % MEDIUM_HOT];
     void *p = atomic_load_explicit(place, memory_order_relaxed);
-    if (!p || !medium_is_near(medium_handle_bin(medium_handle_of(medium_range_of(p), p)), bin)) return NULL;
+    if (!p || medium_handle_bin(medium_handle_of(medium_range_of(p), p)) != bin) return NULL;
     p = atomic_exchange_explicit(place, NULL, memory_order_acquire);
     if (unlikely(!p)) return NULL;
     medium_handle *h = medium_handle_of(medium_range_of(p), p);
-    if (unlikely(!medium_is_near(medium_handle_bin(h), bin))) { /* another one by now */
+    if (unlikely(medium_handle_bin(h) != bin)) { /* another one by now */
         medium_give(m, &p, 1);
         return NULL;
     }

@@ -241,15 +241,26 @@ static bool is_wrong_thread(const acre_heap *h)
     return h->single_thread && h->medium.single_thread != os_thread_id();
 }
 
+/* growing: as medium_tick has it. */
+static void tick(acre_heap *h, uint32_t delay_ms, uint32_t effort, size_t growing)
+{
+    enum { AGE_PAGES = 8 };
+    fsa_age(&h->fsa, (uint32_t)os_now_ms(), delay_ms, AGE_PAGES * effort);
+    for (uint32_t i = 0; i < effort && page_pool_tick(h->fsa.pool, delay_ms); i++) {}
+    medium_tick(&h->medium, delay_ms, effort, growing);
+    large_tick(&h->large, delay_ms);
+}
+
 /* acre holds more memory than ever. Some of it may be lying about: what the thread keeps of block sizes that it does
  * not use now pins pages that could have served, and what another allocator has kept for more than a moment goes back,
  * at a fraction of what the page faults of the growth cost. So a program that changes from one kind of block to another
  * does not hold the memory of both. */
-static ACRE_NOINLINE void make_up_for_growth(acre_heap *h, thread_cache *tc)
+static ACRE_NOINLINE void make_up_for_growth(acre_heap *h, thread_cache *tc, size_t size)
 {
     enum { A_MOMENT_MS = 20, LOOK_CLASSES = 4 };
     thread_cache_drain(tc, LOOK_CLASSES);
-    heap_tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms, 1);
+    bool medium = size > h->sizes->size_max && size <= MEDIUM_SIZE_MAX;
+    tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms, 1, medium ? size : 0);
 }
 
 void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void *site, acre_status *why)
@@ -288,7 +299,7 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
             if (again) block = allocate(h, tc, size, align, zero, site);
         }
     }
-    if (tc && unlikely(resident_grew(CHUNK_BYTES))) make_up_for_growth(h, tc);
+    if (tc && unlikely(resident_grew(CHUNK_BYTES))) make_up_for_growth(h, tc, size);
     if (block) {
         *why = ACRE_OK;
         errno = saved;
@@ -455,14 +466,7 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
     return q;
 }
 
-void heap_tick(acre_heap *h, uint32_t delay_ms, uint32_t effort)
-{
-    enum { AGE_PAGES = 8 };
-    fsa_age(&h->fsa, (uint32_t)os_now_ms(), delay_ms, AGE_PAGES * effort);
-    for (uint32_t i = 0; i < effort && page_pool_tick(h->fsa.pool, delay_ms); i++) {}
-    medium_tick(&h->medium, delay_ms, effort);
-    large_tick(&h->large, delay_ms);
-}
+void heap_tick(acre_heap *h, uint32_t delay_ms, uint32_t effort) { tick(h, delay_ms, effort, 0); }
 
 size_t heap_trim_shared(acre_heap *h, size_t keep_bytes)
 {

@@ -338,7 +338,7 @@ static void few_blocks_rest_at_a_time(void **state)
     assert_true(usage().resting <= 1024 * medium_round(5 * KIB));
     assert_int_equal(usage().used, 0);
     fake_os_advance_ms(1000);
-    for (int i = 0; i < 32; i++) medium_tick(&m, 500, 1);
+    for (int i = 0; i < 32; i++) medium_tick(&m, 500, 1, 0);
     assert_int_equal(usage().resting, 0);
     assert_int_equal(acc.bytes, 0);
 }
@@ -351,10 +351,10 @@ static void empty_pages_go_back_by_age_and_by_budget(void **state)
     memset(p, 1, 8 * MIB);
     give(p);
     fake_os_advance_ms(499);
-    medium_tick(&m, m.policy.delay_ms, 1);
+    medium_tick(&m, m.policy.delay_ms, 1, 0);
     assert_int_equal(probe_resident(p, 8 * MIB), 8 * MIB);
     fake_os_advance_ms(500); /* it rested until then */
-    for (int i = 0; i < 4; i++) medium_tick(&m, m.policy.delay_ms, 1); /* a little at a time */
+    for (int i = 0; i < 4; i++) medium_tick(&m, m.policy.delay_ms, 1, 0); /* a little at a time */
     assert_int_equal(probe_resident(p, 8 * MIB), 0);
     assert_int_equal(usage().cached, 0);
     m.policy = (page_policy){.delay_ms = UINT32_MAX, .cache_bytes_max = 4 * MIB};
@@ -363,6 +363,22 @@ static void empty_pages_go_back_by_age_and_by_budget(void **state)
     give(p);
     assert_true(usage().cached <= 4 * MIB);
     assert_true(probe_resident(p, 16 * MIB) <= 4 * MIB);
+}
+
+static void a_tier_that_grows_keeps_what_it_has(void **state)
+{
+    (void)state;
+    char *big = take(8 * MIB), *small[2] = {take(MIB), take(MIB)};
+    memset(big, 1, 8 * MIB);
+    for (int i = 0; i < 2; i++) memset(small[i], 1, MIB);
+    give(big);
+    for (int i = 0; i < 2; i++) give(small[i]);
+    fake_os_advance_ms(1000);
+    for (int i = 0; i < 16; i++) medium_tick(&m, 500, 1, 8 * MIB);
+    assert_int_equal(probe_resident(big, 8 * MIB), 8 * MIB);
+    for (int i = 0; i < 2; i++) assert_int_equal(probe_resident(small[i], MIB), 0);
+    for (int i = 0; i < 16; i++) medium_tick(&m, 500, 1, 0);
+    assert_int_equal(probe_resident(big, 8 * MIB), 0);
 }
 
 /* A second chance for each 64 KiB piece, also for one that lies beside pieces which have had theirs. */
@@ -377,15 +393,15 @@ static void holes_inside_of_pages_go_back_when_no_block_lay_there_lately(void **
     memset(p, 1, 768 * KIB);
     assert_ptr_equal(p + 512 * KIB, q);
     give(p);
-    medium_tick(&m, 500, EFFORT); /* a block has lain on p since the last look, of which this is the first */
+    medium_tick(&m, 500, EFFORT, 0); /* a block has lain on p since the last look, of which this is the first */
     assert_int_equal(probe_resident(p, 768 * KIB), 768 * KIB);
     give(q);
     fake_os_advance_ms(250);
-    medium_tick(&m, 500, EFFORT);
+    medium_tick(&m, 500, EFFORT, 0);
     assert_int_equal(probe_resident(p, 512 * KIB), 0);
     assert_int_equal(probe_resident(q, 256 * KIB), 256 * KIB);
     fake_os_advance_ms(250);
-    medium_tick(&m, 500, EFFORT);
+    medium_tick(&m, 500, EFFORT, 0);
     assert_int_equal(probe_resident(p, 768 * KIB), 0);
     give(before);
     give(after);
@@ -401,12 +417,12 @@ static void a_tick_gives_back_a_part_of_a_large_hole(void **state)
     memset(p, 1, MIB);
     pin[1] = take(MIB);
     give(p);
-    medium_tick(&m, 500, 1);
+    medium_tick(&m, 500, 1, 0);
     fake_os_advance_ms(250);
-    medium_tick(&m, 500, 1);
+    medium_tick(&m, 500, 1, 0);
     size_t left = probe_resident(p, MIB);
     assert_in_range(left, MIB / 2, MIB - CHUNK_BYTES);
-    for (int i = 0; i < 4; i++) medium_tick(&m, 500, 1); /* it goes on where it stopped, in the same round */
+    for (int i = 0; i < 4; i++) medium_tick(&m, 500, 1, 0); /* it goes on where it stopped, in the same round */
     assert_int_equal(probe_resident(p, MIB), 0);
     give(pin[0]);
     give(pin[1]);
@@ -489,7 +505,7 @@ static void *wrong_thread(void *p)
     CHECK(medium_alloc(&m, 10000, 0, false, NULL) == NULL);
     CHECK(medium_free(&m, p) == ACRE_WRONG_THREAD);
     CHECK(!medium_resize(&m, p, 20000));
-    medium_tick(&m, m.policy.delay_ms, 1);
+    medium_tick(&m, m.policy.delay_ms, 1, 0);
     return NULL;
 }
 
@@ -663,6 +679,7 @@ int main(void)
         MEDIUM_TEST(a_range_holds_as_many_of_the_smallest_blocks_as_fit),
         MEDIUM_TEST(few_blocks_rest_at_a_time),
         MEDIUM_TEST(empty_pages_go_back_by_age_and_by_budget),
+        MEDIUM_TEST(a_tier_that_grows_keeps_what_it_has),
         MEDIUM_TEST(holes_inside_of_pages_go_back_when_no_block_lay_there_lately),
         MEDIUM_TEST(a_tick_gives_back_a_part_of_a_large_hole),
         MEDIUM_TEST(ranges_grow_by_spaces_and_return_to_the_space),
