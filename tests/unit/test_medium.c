@@ -305,6 +305,25 @@ static void a_budget_counts_what_rests_as_free(void **state)
     give(p);
 }
 
+static void a_hot_block_is_a_hole_to_other_sizes(void **state)
+{
+    (void)state;
+    void *pin[2];
+    char *large = take(16 * MIB);
+    pin[0] = take(2 * MIB);
+    char *hot = take(4 * MIB);
+    pin[1] = take(2 * MIB);
+    medium_range *r = medium_range_of(hot);
+    give(large);
+    assert_true(medium_hot_put(&m, medium_handle_of(r, hot), hot));
+    assert_ptr_equal(medium_hot_take(&m, medium_bin(4 * MIB)), hot);
+    assert_true(medium_hot_put(&m, medium_handle_of(r, hot), hot));
+    char *p = take(3 * MIB); /* best fit: not in the 16 MiB, which were used before as well */
+    assert_ptr_equal(p, hot);
+    give(p);
+    for (int i = 0; i < 2; i++) give(pin[i]);
+}
+
 static void a_budget_counts_a_hot_block_as_free(void **state)
 {
     (void)state;
@@ -675,6 +694,7 @@ int main(void)
         MEDIUM_TEST(what_rests_serves_requests_that_are_a_little_smaller),
         MEDIUM_TEST(what_rests_is_merged_before_fresh_memory_is_touched),
         MEDIUM_TEST(a_budget_counts_what_rests_as_free),
+        MEDIUM_TEST(a_hot_block_is_a_hole_to_other_sizes),
         MEDIUM_TEST(a_budget_counts_a_hot_block_as_free),
         MEDIUM_TEST(a_range_holds_as_many_of_the_smallest_blocks_as_fit),
         MEDIUM_TEST(few_blocks_rest_at_a_time),
