@@ -76,7 +76,8 @@ ACRE_API void *acre_heap_alloc_at(acre_heap *heap, size_t size, size_t align, co
 /* NULL is fine. FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD: nothing was freed. */
 ACRE_API acre_status acre_heap_free(acre_heap *heap, void *block);
 /* Makes the block hold `size` bytes, moving it if it must. NULL block: alloc. On failure NULL, and the block is as it
- * was. */
+ * was. Over 4 KiB a block that is less than a quarter too large (1 MiB at most) stays as it is, and one that grows by
+ * less and must be copied is copied to where it can go on growing as much: acre_heap_resize makes it fit. */
 ACRE_API void *acre_heap_realloc(acre_heap *heap, void *block, size_t size, acre_status *why);
 /* Makes the block hold `size` bytes where it lies. NO_MEMORY: it does not fit there; nothing has changed. Large blocks
  * grow up to the end of their slot. */

@@ -445,16 +445,23 @@ void *heap_realloc(acre_heap *h, void *p, size_t size, acre_status *why)
         return NULL;
     }
     *why = ACRE_OK;
-    if (size > MEDIUM_SIZE_MIN && size <= MEDIUM_SIZE_MAX && medium_round(size) == usable) return p; /* as it is */
+    bool is_big = usable > owner->sizes->size_max;
+    size_t spare = usable / 4 < MIB ? usable / 4 : MIB;
+    if (is_big && size <= usable && usable - size <= spare) return p;
     if (size <= usable && !shrinks_enough(owner, usable, size)) {
-        if (usable > owner->sizes->size_max) heap_resize(owner, p, usable, size); /* give the tail back if that works */
+        if (is_big) heap_resize(owner, p, usable, size); /* give the tail back if that works */
         return p;
     }
-    bool both_big = usable > owner->sizes->size_max && size > owner->sizes->size_max;
+    bool both_big = is_big && size > owner->sizes->size_max;
     /* A large block that becomes a medium one moves: its slot would keep 64 KiB at least, and its addresses. */
     bool leaves_slot = usable > MEDIUM_SIZE_MAX && size <= MEDIUM_SIZE_MAX / 2;
     if (both_big && !leaves_slot && heap_resize(owner, p, usable, size)) return p;
-    void *q = heap_alloc(owner, size, 0, false, NULL, why);
+    /* What grows a little will do so again. Where it must be copied it gets some room, so that an array which grows
+     * by a fixed step is not copied at every step. */
+    bool creeps = both_big && size > usable && size < usable + spare && usable + spare <= MEDIUM_SIZE_MAX &&
+                  owner->account.budget == 0;
+    void *q = creeps ? heap_alloc(owner, usable + spare, 0, false, NULL, why) : NULL;
+    if (!q) q = heap_alloc(owner, size, 0, false, NULL, why);
     if (!q && size <= usable) { /* it still fits where it is */
         if (both_big) heap_resize(owner, p, usable, size);
         *why = ACRE_OK;

@@ -307,6 +307,35 @@ static void a_block_that_shrank_holds_twice_what_it_needs_at_most(void **state)
     destroy(heap);
 }
 
+/* An array that adds a page at a time, with others that take the place behind it: copied now and then, not each time;
+ * and one that is made a little smaller stays where it is. */
+static void an_array_that_creeps_is_seldom_copied(void **state)
+{
+    (void)state;
+    enum { FIRST = 64 << 10, LAST = 4 << 20, STEP = 4 << 10 };
+    static void *pin[LAST / STEP];
+    acre_heap *heap = make((acre_heap_options){0});
+    char *p = take(heap, FIRST);
+    unsigned moves = 0, n = 0;
+    for (size_t size = FIRST + STEP; size <= LAST; size += STEP) {
+        pin[n++] = take(heap, FIRST / 2);
+        char *q = acre_heap_realloc(heap, p, size, NULL);
+        assert_non_null(q);
+        assert_true(acre_usable_size(q) >= size && acre_usable_size(q) <= size + size / 3);
+        moves += q != p;
+        memset(q + size - STEP, (int)(size / STEP), STEP);
+        p = q;
+    }
+    assert_in_range(moves, 1, 40);
+    for (size_t at = FIRST; at < LAST; at += STEP) assert_true(p[at] == (char)(at / STEP + 1));
+    size_t usable = acre_usable_size(p);
+    assert_ptr_equal(acre_heap_realloc(heap, p, LAST / 2, NULL), p);
+    assert_true(acre_usable_size(p) < usable / 3 * 2);
+    assert_int_equal(acre_heap_free(heap, p), ACRE_OK);
+    while (n > 0) assert_int_equal(acre_heap_free(heap, pin[--n]), ACRE_OK);
+    destroy(heap);
+}
+
 static void realloc_follows_its_block(void **state)
 {
     (void)state;
@@ -806,6 +835,7 @@ int main(void)
         cmocka_unit_test(a_single_thread_heap_tells_other_threads_off),
         cmocka_unit_test(realloc_keeps_contents_over_all_boundaries_both_ways),
         cmocka_unit_test(a_block_that_shrank_holds_twice_what_it_needs_at_most),
+        cmocka_unit_test(an_array_that_creeps_is_seldom_copied),
         cmocka_unit_test(realloc_follows_its_block),
         cmocka_unit_test(resize_never_moves),
         cmocka_unit_test(owner_and_usable_size_know_live_blocks_only),
