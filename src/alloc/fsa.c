@@ -133,7 +133,7 @@ static uint32_t take_page(fsa *f, uint32_t c)
     for (uint32_t i = 0; i < words; i++) atomic_store_explicit(&bits[i], full_word(r, i), memory_order_relaxed);
     r->virgin = 0;
     atomic_fetch_add_explicit(&f->pool->partial, 1, memory_order_relaxed);
-    r->bare = zeroed;
+    r->bare = zeroed && !page_pool_is_huge(page);
     r->purged = 0;
     atomic_store_explicit(&r->hint, 0, memory_order_relaxed);
     atomic_store_explicit(&r->identity, page_identity(f->heap, c, words), memory_order_release);

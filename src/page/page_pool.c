@@ -12,9 +12,10 @@ enum { PURGE_BATCH = 16 };
  * piece more that lost its huge page splits a mapping, and mappings are few. */
 enum {
     HUGE_PAGES = HUGE_PIECE_BYTES / CHUNK_BYTES,
-    HUGE_FROM_PAGES = 8 * MIB / CHUNK_BYTES,
+    HUGE_FROM_PAGES = 16 * MIB / CHUNK_BYTES,
     HUGE_PARTIAL_SHARE = 8,
-    HUGE_REVOKED_MAX = 8
+    HUGE_REVOKED_MAX = 8,
+    HUGE_PAUSE_FIRST = 8 /* pieces */
 };
 /* Where committing costs something it is done in pieces of this size. */
 #define COMMIT_STEP_CHARGED (2 * MIB)
@@ -45,16 +46,52 @@ static bool can_purge(const page_pool *pool)
 
 static uint32_t piece_of(uint32_t page) { return page % region_pages() / HUGE_PAGES; }
 
-/* The piece of 2 MiB that begins at the bump may become a huge page, if the growth of the pool is steady. */
-static void welcome_huge(const page_pool *pool)
+/* What the page that begins a piece of 2 MiB is good for. */
+typedef enum huge_trial { NO_TRIAL, SMALL_TRIAL, HUGE_TRIAL } huge_trial;
+
+/* The piece that begins at the bump may become a huge page, if the growth of the pool is steady. First one tries how
+ * long small pages take. Caller holds the lock. */
+static huge_trial welcome_huge(page_pool *pool)
 {
     region *r = region_of_page(pool->bump);
     bool steady = pool->used >= HUGE_FROM_PAGES && pool->bump_end - pool->bump >= HUGE_PAGES;
     bool dense = atomic_load_explicit(&pool->partial, memory_order_relaxed) <= pool->used / HUGE_PARTIAL_SHARE;
-    if (!steady || !dense || atomic_load_explicit(&r->huge_revoked, memory_order_relaxed) >= HUGE_REVOKED_MAX) return;
-    if (!os_advise_huge(page_address(pool->bump), HUGE_PIECE_BYTES, true)) return;
+    if (!steady || !dense || atomic_load_explicit(&r->huge_revoked, memory_order_relaxed) >= HUGE_REVOKED_MAX)
+        return NO_TRIAL;
+    if (pool->huge_pause > 0) {
+        pool->huge_pause--;
+        return NO_TRIAL;
+    }
+    if (pool->small_ns == 0) return SMALL_TRIAL;
+    if (!os_advise_huge(page_address(pool->bump), HUGE_PIECE_BYTES, true)) return NO_TRIAL;
     uint32_t piece = piece_of(pool->bump);
     atomic_fetch_or_explicit(&r->huge[piece / 64], (uint64_t)1 << piece % 64, memory_order_relaxed);
+    return HUGE_TRIAL;
+}
+
+/* Puts memory behind the page and looks at the clock. A huge page whose memory the kernel has at hand takes a fifth of
+ * the time of small ones; one that must be compacted first, or fetched from the host of a virtual machine, five times
+ * as long. Then there are none for a while, each time twice as long. Called without the lock. */
+static void try_out(page_pool *pool, uint32_t page, huge_trial trial)
+{
+    uint64_t begin = os_now_ns();
+    if (!os_populate(page_address(page), trial == SMALL_TRIAL ? CHUNK_BYTES : os_page_bytes())) return;
+    uint64_t ns = os_now_ns() - begin;
+    lock_acquire(&pool->lock);
+    if (trial == SMALL_TRIAL) {
+        pool->small_ns = (uint32_t)(ns < UINT32_MAX ? ns + 1 : UINT32_MAX);
+    } else if (ns > (uint64_t)pool->small_ns * HUGE_PAGES * 3 / 4) {
+        pool->huge_backoff = pool->huge_backoff ? 2 * pool->huge_backoff : HUGE_PAUSE_FIRST;
+        pool->huge_pause = pool->huge_backoff;
+        pool->small_ns = 0;
+    }
+    lock_release(&pool->lock);
+}
+
+bool page_pool_is_huge(uint32_t page)
+{
+    uint32_t piece = piece_of(page);
+    return atomic_load_explicit(&region_of_page(page)->huge[piece / 64], memory_order_relaxed) >> piece % 64 & 1;
 }
 
 void page_pool_hole(page_pool *pool, uint32_t page)
@@ -69,7 +106,7 @@ void page_pool_hole(page_pool *pool, uint32_t page)
 }
 
 /* A page that was never handed out. Caller holds the lock. */
-static uint32_t take_fresh(page_pool *pool)
+static uint32_t take_fresh(page_pool *pool, huge_trial *trial)
 {
     if (pool->bump == pool->bump_end) {
         char *address = space_take(SPACE_BLOCKS, 1, REGION_FSA, pool);
@@ -103,12 +140,13 @@ static uint32_t take_fresh(page_pool *pool)
         pool->bump_committed += pages;
         if (pool->bump >= pool->bump_committed) return 0; /* page 0 alone was committed; the next call goes on */
     }
-    if (pool->policy.huge && pool->bump % HUGE_PAGES == 0) welcome_huge(pool);
+    if (pool->policy.huge && pool->bump % HUGE_PAGES == 0) *trial = welcome_huge(pool);
     return pool->bump++;
 }
 
 uint32_t page_pool_take(page_pool *pool, bool *zeroed)
 {
+    huge_trial trial = NO_TRIAL;
     lock_acquire(&pool->lock);
     uint32_t page = page_list_head(&pool->dirty);
     bool fresh = page == 0; /* no memory behind it yet */
@@ -123,8 +161,8 @@ uint32_t page_pool_take(page_pool *pool, bool *zeroed)
             page = 0;
         }
     } else {
-        page = take_fresh(pool);
-        if (page == 0 && pool->bump == 1 && pool->bump_committed == 1) page = take_fresh(pool);
+        page = take_fresh(pool, &trial);
+        if (page == 0 && pool->bump == 1 && pool->bump_committed == 1) page = take_fresh(pool, &trial);
         *zeroed = provider_can(pool->provider, ACRE_COMES_ZEROED);
     }
     if (page) {
@@ -133,6 +171,7 @@ uint32_t page_pool_take(page_pool *pool, bool *zeroed)
         atomic_store_explicit(&record(page)->state, PAGE_ATTACHED, memory_order_relaxed);
     }
     lock_release(&pool->lock);
+    if (trial != NO_TRIAL) try_out(pool, page, trial);
     if (page && fresh) resident_add(CHUNK_BYTES);
     if (page && pool->policy.fill) {
         memset(page_address(page), FILL_MEMORY_ALLOCATED, CHUNK_BYTES);

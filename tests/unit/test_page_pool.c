@@ -409,23 +409,51 @@ static bool mapping_has(const char *p, const char *flag)
     return has;
 }
 
+enum { HUGE = 2 * MIB / CHUNK_BYTES, HUGE_FROM = 8 * HUGE };
+
 static void huge_pages_are_for_steady_growth_and_not_where_memory_went_back(void **state)
 {
-    enum { HUGE = 2 * MIB / CHUNK_BYTES, MANY = 10 * HUGE };
+    enum { MANY = HUGE_FROM + 6 * HUGE };
     static uint32_t pages[MANY];
     (void)state;
     bool zeroed;
     pool.policy.huge = true;
-    for (int i = 0; i < 2 * HUGE; i++) pages[i] = page_pool_take(&pool, &zeroed);
-    assert_false(mapping_has(page_address(pages[2 * HUGE - 1]), " hg"));
-    for (int i = 2 * HUGE; i < MANY; i++) pages[i] = page_pool_take(&pool, &zeroed);
+    for (int i = 0; i < HUGE_FROM; i++) pages[i] = page_pool_take(&pool, &zeroed);
+    assert_false(mapping_has(page_address(pages[HUGE_FROM - 1]), " hg"));
+    pool.small_ns = UINT32_MAX; /* so small pages are known to take for ever */
+    for (int i = HUGE_FROM; i < MANY; i++) pages[i] = page_pool_take(&pool, &zeroed);
     if (!os_advise_huge(page_address(pages[MANY - 1]), CHUNK_BYTES, true)) skip(); /* a kernel without */
-    assert_true(mapping_has(page_address(pages[6 * HUGE]), " hg"));
-    assert_false(mapping_has(page_address(pages[HUGE]), " hg"));
-    page_pool_give(&pool, pages[7 * HUGE]);
+    uint32_t huge = pages[HUGE_FROM + 2 * HUGE];
+    assert_true(mapping_has(page_address(huge), " hg") && page_pool_is_huge(huge));
+    assert_false(mapping_has(page_address(pages[HUGE]), " hg") || page_pool_is_huge(pages[HUGE]));
+    page_pool_give(&pool, pages[HUGE_FROM + 3 * HUGE]);
     assert_int_equal(page_pool_trim(&pool, 0), CHUNK_BYTES);
-    assert_false(mapping_has(page_address(pages[7 * HUGE]), " hg"));
-    assert_true(mapping_has(page_address(pages[6 * HUGE - 1]), " hg"));
+    assert_false(mapping_has(page_address(pages[HUGE_FROM + 3 * HUGE]), " hg"));
+    assert_true(mapping_has(page_address(huge), " hg"));
+    pool.policy.huge = false;
+}
+
+static void huge_pages_that_take_too_long_are_not_asked_for_again_soon(void **state)
+{
+    (void)state;
+    bool zeroed;
+    pool.policy.huge = true;
+    for (int i = 0; i < HUGE_FROM + HUGE; i++) page_pool_take(&pool, &zeroed);
+    if (pool.small_ns == 0) skip(); /* a kernel that cannot populate */
+    assert_true(pool.small_ns > 1);
+    unsigned asked = 0, pieces[2];
+    pool.small_ns = 1; /* whatever a huge page takes is too long */
+    for (int turn = 0; turn < 2; turn++) {
+        for (pieces[turn] = 0; pool.huge_backoff == asked; pieces[turn]++)
+            for (int i = 0; i < HUGE; i++) {
+                page_pool_take(&pool, &zeroed);
+                if (pool.small_ns > 1) pool.small_ns = 1; /* it was measured again, after the pause */
+            }
+        asked = pool.huge_backoff;
+        assert_int_equal(pool.huge_pause, asked);
+        assert_int_equal(pool.small_ns, 0);
+    }
+    assert_true(pieces[1] >= pieces[0] + 8);
     pool.policy.huge = false;
 }
 
@@ -455,6 +483,7 @@ int main(void)
         POOL_TEST(a_provider_that_refuses_gives_no_page),
         POOL_TEST(clear_values_say_whose_page_it_is),
         POOL_TEST(huge_pages_are_for_steady_growth_and_not_where_memory_went_back),
+        POOL_TEST(huge_pages_that_take_too_long_are_not_asked_for_again_soon),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     fake_provider_done(&ledger);
