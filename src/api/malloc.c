@@ -149,13 +149,11 @@ static ACRE_NOINLINE void *realloc_small(void *block, size_t usable, size_t size
     return moved;
 }
 
-ACRE_API void *realloc(void *block, size_t size)
+static ACRE_NOINLINE void *realloc_miss(void *block, size_t size)
 {
-    if (block == NULL) return malloc(size);
     size_t chunk = space_offset(block) >> CHUNK_SHIFT;
     if (size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count) {
         uint32_t c = space_page_class[chunk];
-        if (c != CLASS_NONE && c == process_cache->class_of[(size + 7) >> 3]) return block;
         if (c != CLASS_NONE && is_live(c, block)) return realloc_small(block, process_sizes.size[c], size);
     }
     acre_status why = ACRE_OK;
@@ -169,6 +167,16 @@ ACRE_API void *realloc(void *block, size_t size)
         errno = ENOMEM;
     }
     return moved;
+}
+
+/* Some programs come here for every block (Lua's allocator is one realloc): the two short ways without a stack frame. */
+ACRE_API void *realloc(void *block, size_t size)
+{
+    if (block == NULL) return malloc(size);
+    size_t chunk = space_offset(block) >> CHUNK_SHIFT;
+    bool small = size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count;
+    if (small && space_page_class[chunk] == process_cache->class_of[(size + 7) >> 3]) return block; /* not CLASS_NONE */
+    return realloc_miss(block, size);
 }
 
 ACRE_API void *reallocarray(void *block, size_t count, size_t size)

@@ -251,16 +251,20 @@ static void tick(acre_heap *h, uint32_t delay_ms, uint32_t effort, size_t growin
     large_tick(&h->large, delay_ms);
 }
 
+/* What acre grows by before it looks for something to make up for it. */
+#define GROWTH_BYTES (4 * CHUNK_BYTES)
+
 /* acre holds more memory than ever. Some of it may be lying about: what the thread keeps of block sizes that it does
  * not use now pins pages that could have served, and what another allocator has kept for more than a moment goes back,
  * at a fraction of what the page faults of the growth cost. So a program that changes from one kind of block to another
  * does not hold the memory of both. */
 static ACRE_NOINLINE void make_up_for_growth(acre_heap *h, thread_cache *tc, size_t size)
 {
-    enum { A_MOMENT_MS = 20, LOOK_CLASSES = 4 };
+    enum { A_MOMENT_MS = 20, LOOK_CLASSES = 16, EFFORT = 4 };
     thread_cache_drain(tc, LOOK_CLASSES);
     bool medium = size > h->sizes->size_max && size <= MEDIUM_SIZE_MAX;
-    tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms, 1, medium ? size : 0);
+    tick(h, A_MOMENT_MS < h->policy.delay_ms ? A_MOMENT_MS : h->policy.delay_ms, EFFORT,
+         medium ? size : 0);
 }
 
 void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void *site, acre_status *why)
@@ -299,7 +303,7 @@ void *heap_alloc(acre_heap *h, size_t size, size_t align, bool zero, const void 
             if (again) block = allocate(h, tc, size, align, zero, site);
         }
     }
-    if (tc && unlikely(resident_grew(CHUNK_BYTES))) make_up_for_growth(h, tc, size);
+    if (tc && unlikely(resident_grew(GROWTH_BYTES))) make_up_for_growth(h, tc, size);
     if (block) {
         *why = ACRE_OK;
         errno = saved;
