@@ -112,10 +112,7 @@ static uint32_t take_fresh(page_pool *pool, huge_trial *trial)
         char *address = space_take(SPACE_BLOCKS, 1, REGION_FSA, pool);
         if (!address) return 0;
         pool->regions++;
-        uint32_t first = page_number(address);
-        for (uint32_t i = 0; i < region_pages(); i++)
-            if (state_of(first + i) != PAGE_NONE)
-                atomic_store_explicit(&record(first + i)->state, PAGE_NONE, memory_order_relaxed);
+        uint32_t first = page_number(address); /* whoever had the region left its records at PAGE_NONE */
         region_of(address)->used = 0;
         for (int i = 0; i < 2; i++) atomic_store_explicit(&region_of(address)->huge[i], 0, memory_order_relaxed);
         atomic_store_explicit(&region_of(address)->huge_revoked, 0, memory_order_relaxed);
@@ -343,7 +340,7 @@ void page_pool_destroy(page_pool *pool)
             for (uint32_t p = first; p < end; p++)
                 if (state_of(p) >= PAGE_DIRTY && state_of(p) != PAGE_CLEAN)
                     provider_drop(pool->provider, page_address(p), CHUNK_BYTES);
-        for (uint32_t p = first; p < first + region_pages(); p++) {
+        for (uint32_t p = first; p < end; p++) {
             atomic_store_explicit(&record(p)->state, PAGE_NONE, memory_order_relaxed);
             space_page_class[p] = 0;
         }
