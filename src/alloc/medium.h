@@ -18,7 +18,8 @@
  * A block of tier 0 that comes back rests in a *quick list* of its size first, neither split nor merged, so that the
  * next request for that size costs a few loads (lazy coalescing: Weinstock's quick fit, 1976). Resting blocks are
  * merged, the largest first: all of them before a request is served from memory that nothing has touched yet, and some
- * by age, count and bytes. Of larger ones, which cost more to touch than to find, MEDIUM_HOT at most rest.
+ * by age, count and bytes. Of larger ones, which cost more to touch than to find, MEDIUM_HOT at most rest, and only for
+ * a request of their very size: any other is fitted with them merged.
  *
  * Empty pages stay committed for a while and go back oldest first: by age, by budget, on trim (which also gives back
  * the whole untouched-by-blocks 64 KiB pieces inside of pages in use).
