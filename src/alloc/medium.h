@@ -180,8 +180,8 @@ void *medium_alloc(medium *m, size_t bytes, size_t align, bool zero, const void 
 /* ACRE_OK, FOREIGN_POINTER, DOUBLE_FREE, WRONG_THREAD. */
 acre_status medium_free(medium *m, void *p);
 /* For thread caches, in one go. _take: a block of `bytes` (blocks[0], zeroed if so asked), and up to count - 1 more
- * that rest and are as large; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live, with their cached bit
- * set, which stays. */
+ * that rest and are as large; how many, 0 as alloc says NULL. _give: blocks of this medium that a cache held: live,
+ * with their cached bit set, which stays. */
 uint32_t medium_take(medium *m, size_t bytes, bool zero, void **blocks, uint32_t count);
 size_t medium_give(medium *m, void *const *blocks, uint32_t count);
 /* Grows or shrinks where it lies; false: no room, nothing has changed. p: a live block. */

@@ -169,7 +169,7 @@ static ACRE_NOINLINE void *realloc_miss(void *block, size_t size)
     return moved;
 }
 
-/* Some programs come here for every block (Lua's allocator is one realloc): the two short ways without a stack frame. */
+/* Some programs come here for every block (Lua's allocator is one realloc): the two short ways take no stack frame. */
 ACRE_API void *realloc(void *block, size_t size)
 {
     if (block == NULL) return malloc(size);

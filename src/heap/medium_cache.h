@@ -1,8 +1,9 @@
 /* medium_cache: the blocks over 4 KiB that a thread has freed lately, by size.
  *
  * A request and a freed block meet in a *bin*, one per size that medium_round can give: 64 per doubling from 4 KiB to
- * 32 MiB; a block that is up to an eighth larger will do. A bin is a list, latest first, threaded through 127 entries. An entry knows its block's handle, and
- * the handle knows the bin, so that a block comes and goes by touching the entry, the handle and nothing else.
+ * 32 MiB; a block that is up to an eighth larger will do. A bin is a list, latest first, threaded through 127 entries.
+ * An entry knows its block's handle, and the handle knows the bin, so that a block comes and goes by touching the
+ * entry, the handle and nothing else.
  *
  * The latest block of all stands in front, in a place of its own: a program that takes and frees one block again and
  * again is served from there, and its next call need not wait for the tables to say where.
@@ -11,7 +12,8 @@
  * larger than a quarter of that. What must make room goes half of the entries at a time, by their places, which is
  * roughly oldest first, and to the medium's quick lists under one lock. bytes_max starts small and doubles when blocks
  * are given back that had to be asked for again, to a share of what the heap holds (a sixteenth), divided by the
- * threads, or to 1 MiB (of many threads less), whichever is more; it starts again when the thread has been idle. Part of a thread cache: one thread's. */
+ * threads, or to 1 MiB (of many threads less), whichever is more; it starts again when the thread has been idle. Part
+ * of a thread cache: one thread's. */
 #ifndef ACRE_HEAP_MEDIUM_CACHE_H
 #define ACRE_HEAP_MEDIUM_CACHE_H
 

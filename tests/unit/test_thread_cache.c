@@ -264,7 +264,7 @@ static void a_block_that_is_a_little_larger_will_do(void **state)
     for (int behind = 0; behind < 2; behind++) { /* in front of the bins, then in them */
         assert_int_equal(acre_heap_free(heap, a), ACRE_OK);
         if (behind) assert_int_equal(acre_heap_free(heap, b), ACRE_OK);
-        void *larger = acre_heap_alloc(heap, size + 512, 0, NULL), 
+        void *larger = acre_heap_alloc(heap, size + 512, 0, NULL),
              *much_smaller = acre_heap_alloc(heap, 36 * KIB - 512, 0, NULL);
         assert_true(larger != a && much_smaller != a);
         void *smaller = acre_heap_alloc(heap, 36 * KIB, 0, NULL);
