@@ -450,18 +450,11 @@ static void *wake(medium *m, uint32_t bin)
     return p;
 }
 
-static bool hot_rests(const medium *m)
-{
-    uintptr_t hot = 0;
-    for (int i = 0; i < MEDIUM_HOT; i++)
-        hot |= (uintptr_t)atomic_load_explicit(&m->quick.hot[i], memory_order_relaxed);
-    return hot != 0;
-}
-
 /* The blocks in hot places are holes from now on. */
 static void merge_hot(medium *m)
 {
     for (int i = 0; i < MEDIUM_HOT; i++) {
+        if (!atomic_load_explicit(&m->quick.hot[i], memory_order_relaxed)) continue;
         void *p = atomic_exchange_explicit(&m->quick.hot[i], NULL, memory_order_acquire);
         if (!p) continue;
         medium_range *r = medium_range_of(p);
@@ -533,7 +526,7 @@ size_t medium_give(medium *m, void *const *blocks, uint32_t count)
  * smaller ones what nothing has touched is taken last: holes that resting blocks leave come first. */
 static uint32_t take_node(medium *m, uint32_t t, uint32_t granules, unsigned align_log2, medium_range **range)
 {
-    if (t > 0 && hot_rests(m)) merge_hot(m);
+    if (t > 0) merge_hot(m);
     uint32_t node = find_room(m, t, granules, align_log2, range);
     if (t > 0 || m->quick.count == 0) return node;
     if (node) {

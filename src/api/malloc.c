@@ -174,8 +174,10 @@ ACRE_API void *realloc(void *block, size_t size)
 {
     if (block == NULL) return malloc(size);
     size_t chunk = space_offset(block) >> CHUNK_SHIFT;
-    bool small = size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count;
-    if (small && space_page_class[chunk] == process_cache->class_of[(size + 7) >> 3]) return block; /* not CLASS_NONE */
+    if (size - 1 < HIT_SIZE_MAX && chunk < space_chunk_count) {
+        uint32_t c = space_page_class[chunk];
+        if (c != CLASS_NONE && c == process_cache->class_of[(size + 7) >> 3]) return block;
+    }
     return realloc_miss(block, size);
 }
 
