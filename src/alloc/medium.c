@@ -481,7 +481,7 @@ static void merge_resting(medium *m, uint32_t most)
 static size_t resting_max(const medium *m)
 {
     size_t idle = m->touched > m->used ? m->touched - m->used : 0;
-    size_t most = MIB + m->used / 16 + (idle > m->used ? (idle - m->used) / 2 : 0);
+    size_t most = MIB + m->used / 16 + (idle > m->used ? idle - m->used : 0);
     return most < m->policy.cache_bytes_max ? most : m->policy.cache_bytes_max;
 }
 

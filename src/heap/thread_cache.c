@@ -37,13 +37,14 @@ static uint32_t share_of(const thread_cache *tc)
 }
 
 /* The smallest blocks come in the longest bursts, a thousand nodes of a tree. Of larger ones half as many bytes are
- * enough: a miss is little beside what the program does with such a block. */
+ * enough: a miss is little beside what the program does with such a block. One thread alone keeps from nobody. */
 static uint32_t slots_max(const thread_cache *tc, uint32_t c)
 {
     uint32_t share = share_of(tc);
     uint32_t least = share > 2 ? SLOTS_FIRST / 2 : SLOTS_FIRST;
     size_t size = tc->heap->sizes->size[c];
-    size_t n = tc->heap->magazine_bytes_max / share / (size <= FULL_SIZE_MAX ? size : 2 * size);
+    bool alone = atomic_load_explicit(&tc->heap->cache_count, memory_order_relaxed) <= 1;
+    size_t n = tc->heap->magazine_bytes_max / share / (alone || size <= FULL_SIZE_MAX ? size : 2 * size);
     return n > SLOTS_MAX ? SLOTS_MAX : n < least ? least : (uint32_t)n;
 }
 
